@@ -1,1 +1,27 @@
-"""experiments."""
+"""Experiments: a run as one object, and the one function that runs it.
+
+A file imports only from lower floors and from this folder.
+"""
+
+from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.defaults import DEFAULTS, make_config
+from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.runner import (
+    PreparedRun,
+    Summary,
+    prepare,
+    run,
+    train,
+)
+
+__all__ = [
+    "DEFAULTS",
+    "METHODS",
+    "PreparedRun",
+    "RunConfig",
+    "Summary",
+    "make_config",
+    "prepare",
+    "run",
+    "train",
+]

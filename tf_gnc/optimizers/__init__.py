@@ -1,1 +1,5 @@
-"""optimizers."""
+"""Optimizers in the forms in which the paper writes them."""
+
+from tf_gnc.optimizers.momentum import MomentumSGD
+
+__all__ = ["MomentumSGD"]

@@ -1,0 +1,190 @@
+"""The only file that touches private names of Keras or TensorFlow.
+
+Every entry says what it does, why the public way does not do and for which
+versions it was tried; tests/test_keras_compat.py fails for an entry that is
+no longer needed or no longer works.
+
+Tried with TensorFlow 2.21 and Keras 3.15.
+
+Floor 0: imports nothing of ours.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.random import seed_generator as _seed_generator
+
+
+def build(model: keras.Model, data: Any) -> None:
+    """Builds model, metrics and loss from a batch, before any step is traced.
+
+    Why: stock Keras builds them inside the traced step, but a worker's call
+    runs in a stateless scope, where no variable may be made. `Model.build`
+    knows neither metrics nor losses.
+
+    Args:
+        model: A compiled model.
+        data: A batch as `train_step` receives it; only shapes and dtypes are
+            looked at.
+    """
+    with tf.init_scope():
+        model._symbolic_build(data_batch=data)
+
+
+def call_for_training(model: keras.Model, x: Any) -> Any:
+    """Calls the model as the stock training step does.
+
+    Why: `training` may only be passed to a `call` that takes it, and the
+    answer stands in a private attribute.
+    """
+    if model._call_has_training_arg:
+        return model(x, training=True)
+    return model(x)
+
+
+def compute_loss(
+    model: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any
+) -> tf.Tensor:
+    """Computes the loss as the stock training step does.
+
+    Why: an override of `compute_loss` written for an older Keras has no
+    `training` argument; the wrapper that bridges this is private.
+    """
+    return model._compute_loss(
+        x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True
+    )
+
+
+def update_loss_tracker(
+    model: keras.Model, loss: tf.Tensor, num_examples: tf.Tensor
+) -> None:
+    """Adds a batch's loss to the metric that `fit` shows as `loss`.
+
+    Why: the tracker has no public name.
+    """
+    model._loss_tracker.update_state(loss, sample_weight=num_examples)
+
+
+def global_seed_generator() -> keras.random.SeedGenerator:
+    """Returns the generator behind random numbers drawn without a seed.
+
+    Why: layers that call `keras.random` without a seed draw from it. Its
+    state belongs to no model, so a stateless call would leave it unchanged
+    and every step would draw the same numbers.
+    """
+    with tf.init_scope():
+        return _seed_generator.global_seed_generator()
+
+
+def is_seed_state(variable: keras.Variable) -> bool:
+    """Tells whether a model's variable is the state of a SeedGenerator.
+
+    Why: a model lists the states among its non-trainable variables without a
+    mark of their own; the name is all that tells them apart.
+    """
+    return variable.name == "seed_generator_state"
+
+
+def uses_weight_decay(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> bool:
+    """Tells whether `exclude_from_weight_decay` has spared this variable.
+
+    Why: the exclusions that the public method stores are read by a private
+    one.
+    """
+    return optimizer._use_weight_decay(variable)
+
+
+def variable_index(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> int:
+    """Returns a variable's position among those the optimizer was built with.
+
+    Why: an update step is handed a variable, or one replica's component of
+    it, and must find the state that belongs to it; the index is private.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+@contextlib.contextmanager
+def gradients_already_averaged(
+    optimizer: keras.optimizers.Optimizer,
+) -> Iterator[None]:
+    """Keeps `optimizer.apply` from reducing gradients over replicas again.
+
+    Why: Keras sums what each replica hands in, after clipping it. The step
+    has averaged its gradients already, so that they are clipped after the
+    mean and cross the replicas once; Keras 3 has no public switch.
+
+    Args:
+        optimizer: The optimizer of the model, wrapped for loss scaling or not.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+    try:
+        yield
+    finally:
+        # Replicas pass here one after another; the first one takes it away,
+        # when all of them have been through `apply`.
+        vars(inner).pop("_all_reduce_sum_gradients", None)
+
+
+def apply_if(
+    condition: tf.Tensor,
+    apply: Callable[[list[tf.Tensor | None]], None],
+    gradients: list[tf.Tensor | None],
+) -> None:
+    """Runs `apply(gradients)` on every replica if `condition` holds.
+
+    Why: an optimizer's update merges the replicas' calls under some
+    strategies, which TensorFlow forbids inside a `tf.cond` of one replica, and
+    the test for such a strategy is private. There the condition, which must be
+    the same on all replicas, is looked at once for all of them.
+
+    Args:
+        condition: A boolean scalar, equal on all replicas.
+        apply: Takes the gradients and returns nothing.
+        gradients: This replica's tensors.
+    """
+
+    def apply_on_each(
+        strategy: tf.distribute.Strategy, gradients: list[Any]
+    ) -> tf.Tensor:
+        strategy.extended.call_for_each_replica(apply, args=(gradients,))
+        return tf.constant(True)
+
+    def for_all_replicas(
+        strategy: tf.distribute.Strategy, condition: Any, gradients: list[Any]
+    ) -> None:
+        first = strategy.experimental_local_results(condition)[0]
+        tf.cond(
+            first,
+            lambda: apply_on_each(strategy, gradients),
+            lambda: tf.constant(False),
+        )
+
+    def apply_here() -> tf.Tensor:
+        apply(gradients)
+        return tf.constant(True)
+
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        tf.cond(condition, apply_here, lambda: tf.constant(False))
+    else:
+        context = tf.distribute.get_replica_context()
+        context.merge_call(for_all_replicas, args=(condition, gradients))
+
+
+def on_this_replica(variable: tf.Variable) -> tf.Variable:
+    """Returns the calling replica's own component of a variable.
+
+    Why: a variable that every replica holds for itself cannot be read or
+    written by rows; its components can, and TensorFlow hands them out through
+    a private method only.
+    """
+    if isinstance(variable, tf.distribute.DistributedValues):
+        return variable._get_on_device_or_primary()
+    return variable

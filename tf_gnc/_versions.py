@@ -1,0 +1,65 @@
+"""The version guard: fails early, and says what to install.
+
+Looks at installed packages' metadata, so it imports neither TensorFlow nor
+Keras, which another version could make fail in obscure ways.
+
+Floor 0: imports nothing of ours.
+"""
+
+import os
+from importlib import metadata
+
+# The ranges that were really tried: (from, below), the same as in
+# pyproject.toml, which a test compares.
+SUPPORTED = {
+    "tensorflow": ((2, 21), (2, 22)),
+    "keras": ((3, 15), (3, 16)),
+}
+
+
+def check() -> None:
+    """Checks TensorFlow, Keras and Keras's backend.
+
+    Raises:
+        ImportError: If one is missing or out of the range that was tried, or
+            if Keras is told to use another backend than TensorFlow.
+    """
+    wanted = " ".join(
+        f'"{name}>={_dotted(low)},<{_dotted(high)}"'
+        for name, (low, high) in SUPPORTED.items()
+    )
+    advice = f"Install fitting versions with: pip install {wanted}"
+    for name, (low, high) in SUPPORTED.items():
+        found = _installed(name)
+        if found is None:
+            raise ImportError(
+                f"tf_gnc needs {name}, which is not installed. {advice}"
+            )
+        release = tuple(int(n) for n in found.split(".")[:2])
+        if not low <= release < high:
+            raise ImportError(
+                f"tf_gnc was tried with {name} {_dotted(low)} up to, and "
+                f"without, {_dotted(high)}, got {name} {found}. {advice}"
+            )
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ImportError(
+            "tf_gnc needs Keras's TensorFlow backend, got "
+            f"KERAS_BACKEND={backend}. Unset the variable, or set "
+            "KERAS_BACKEND=tensorflow."
+        )
+
+
+def _installed(name: str) -> str | None:
+    # The CPU-only and nightly builds carry the same package under other names.
+    aliases = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tf-nightly")}
+    for alias in aliases.get(name, (name,)):
+        try:
+            return metadata.version(alias)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _dotted(release: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in release)

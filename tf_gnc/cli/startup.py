@@ -1,0 +1,80 @@
+"""Starts TensorFlow quietly, with the threads that the workers want.
+
+TensorFlow's C++ side writes about CPU features and absent GPUs straight to
+the process's standard error, some of it before any log level counts. It is
+held back here, and shown after all if the start fails.
+
+Imports TensorFlow late: its log level must be set before it is loaded.
+
+Floor 5: may import from all floors.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+
+__all__ = ["quiet_start", "start_tensorflow"]
+
+
+@contextlib.contextmanager
+def quiet_start(arguments: Sequence[str] = ()) -> Iterator[None]:
+    """Holds back what is written to standard error in the meantime.
+
+    If an exception leaves the block, everything is shown.
+
+    Args:
+        arguments: The command line; with `--verbose` in it nothing is held
+            back.
+    """
+    if "--verbose" in arguments:
+        yield
+        return
+    # 2 hides information and warnings, not errors.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, contextlib.ExitStack() as stack:
+        try:
+            original = os.dup(2)
+        except OSError:  # There is no standard error to be quiet on.
+            yield
+            return
+        stack.callback(os.close, original)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+
+
+def start_tensorflow(threads: int | None, verbose: bool = False) -> None:
+    """Sets the threads and starts TensorFlow.
+
+    In a process where TensorFlow runs already (a notebook, a test) it keeps
+    the threads it has; that is said only if somebody asked for a number.
+
+    Args:
+        threads: Cores to use; None for all.
+        verbose: Whether TensorFlow's own messages are shown.
+    """
+    import tensorflow as tf
+
+    from tf_gnc.threads import set_threads
+
+    try:
+        set_threads(threads)
+    except RuntimeError:
+        if threads is not None:
+            print(
+                f"tf-gnc: --threads={threads} comes too late: TensorFlow "
+                "runs in this process already and keeps its threads.",
+                file=sys.stderr,
+            )
+    with quiet_start(["--verbose"] if verbose else []):
+        tf.config.list_logical_devices()

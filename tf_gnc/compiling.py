@@ -1,0 +1,272 @@
+"""What `compile`, `fit`, saving and loading see of the training step.
+
+Floor 2: may import from floors 0 and 1.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import _check, workers
+from tf_gnc.noise import NoiseRule
+from tf_gnc.plan import StepPlan
+
+
+class NoiseSettings:
+    """The Keras-facing half of `GNCTrainStep`: settings and their checks."""
+
+    _noise = None
+    _num_workers = None
+    _alpha = 0.0
+    _plan = None
+
+    def compile(
+        self,
+        *args: Any,
+        noise: NoiseRule | None = None,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configures the model for training; see `keras.Model.compile`.
+
+        Args:
+            *args: As for `keras.Model.compile`.
+            noise: `GradientNoise` for GNC, `RandomNoise` for RNC, None for
+                plain data-parallel SGD with the same workers.
+            num_workers: M, the number of workers in the whole cluster. The
+                global batch is split among them: worker i gets rows
+                `[i*b, (i+1)*b)`. A multiple of the strategy's replicas;
+                default: one per replica.
+            **kwargs: As for `keras.Model.compile`.
+
+        Raises:
+            ValueError: If `noise` is no noise rule, if `num_workers` is no
+                multiple of the replicas, or if the optimizer accumulates
+                gradients.
+        """
+        _check_rule(noise)
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if num_workers is not None:
+            workers.per_replica(num_workers, replicas)
+        super().compile(*args, **kwargs)
+        _check_accumulation(self.optimizer, num_workers or replicas)
+        self._num_workers = num_workers
+        self._plan = None
+        self._set_noise(noise)
+
+    @property
+    def noise(self) -> NoiseRule | None:
+        """The noise rule in force; None is plain data-parallel SGD.
+
+        Assigning a rule, in a callback for instance, puts it in force from
+        the next step on and frees the old rule's memory.
+        """
+        return self._noise
+
+    @noise.setter
+    def noise(self, rule: NoiseRule | None) -> None:
+        _check_rule(rule)
+        fitting = self.train_function is not None
+        self.train_function = None
+        self._plan = None
+        self._set_noise(rule)
+        if fitting:
+            self.make_train_function()
+
+    @property
+    def num_workers(self) -> int:
+        """M, the number of workers in the whole cluster."""
+        return (
+            self._num_workers or self.distribute_strategy.num_replicas_in_sync
+        )
+
+    @property
+    def alpha(self) -> float:
+        """The coefficient of the noise in force; assign to change it.
+
+        It starts as the rule's own and may change between any two steps
+        without a new trace. 0 without a rule.
+        """
+        return self._alpha
+
+    @alpha.setter
+    def alpha(self, value: float) -> None:
+        self._alpha = _check.real("alpha", value, minimum=0)
+        if self._plan is not None:
+            self._plan.alpha.assign(self._alpha)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Trains the model; see `keras.Model.fit`.
+
+        Raises:
+            ValueError: If the workers can't share a batch evenly. Where the
+                data tell their size (arrays, data sets with a static batch)
+                this is raised before the first step.
+            FloatingPointError: If a worker's gradient is not finite under
+                `GradientNoise`, which would spoil all later noise.
+        """
+        call = inspect.signature(super().fit).bind(
+            x, y, batch_size, *args, **kwargs
+        )
+        for size in _batch_sizes(call.arguments):
+            workers.check_batch(size, self.num_workers, "a batch")
+        return super().fit(x, y, batch_size, *args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Callable:
+        """Makes the function that runs one step; Keras calls this."""
+        if self.train_function is not None and not force:
+            if self._plan is not None:
+                self._warn_of_changed_weights()
+            return self.train_function
+        super().make_train_function(force=True)
+        if self._plan is None and self.built:
+            self._make_plan()
+        take_step = self.train_function
+
+        def take_checked_step(iterator: Any) -> dict[str, Any]:
+            logs = take_step(iterator)
+            self._plan.raise_fault(self.distribute_strategy)
+            return logs
+
+        self.train_function = take_checked_step
+        return self.train_function
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns what `.keras` files keep of `compile`'s arguments."""
+        config = super().get_compile_config()
+        if config:
+            noise = self._noise
+            if noise is not None:
+                noise = keras.saving.serialize_keras_object(noise)
+            config["noise"] = noise
+            config["num_workers"] = self._num_workers
+        return config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles the model with what `get_compile_config` returned."""
+        config = keras.saving.deserialize_keras_object(config)
+        self.compile(**config)
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def to_keras(self) -> keras.Model:
+        """Returns a plain Keras model on the same layers and weights.
+
+        What it saves loads without tf_gnc. It is not compiled, and shares its
+        weights with this model.
+
+        Raises:
+            TypeError: If the model was not made from inputs and outputs: a
+                subclass's `call` is its own code, which no plain model has.
+        """
+        if isinstance(self, keras.Sequential):
+            plain = keras.Sequential(self.layers, name=self.name)
+            if self.built and not plain.built:
+                plain.build(self.input_shape)
+            return plain
+        if getattr(self, "inputs", None) is None:
+            raise TypeError(
+                "`to_keras` needs a model made from inputs and outputs, got "
+                f"the subclassed model {type(self).__name__}. Use "
+                "`model.export(path)`, which writes a SavedModel for "
+                "inference, or load its `save_weights` into the same class "
+                "without the mixin."
+            )
+        structure = keras.tree.pack_sequence_as
+        inputs = structure(self.input, self.inputs)
+        return keras.Model(inputs, self.output, name=self.name)
+
+    def _set_noise(self, rule: NoiseRule | None) -> None:
+        if (
+            rule is not None
+            and rule.remembers_gradients
+            and self.num_workers == 1
+        ):
+            warnings.warn(
+                f"{type(rule).__name__} does nothing with num_workers=1: a "
+                "single worker's gradient is the mean gradient, so its noise "
+                "is zero. Pass `num_workers=` with the number of workers "
+                "among whom each batch is to be split.",
+                stacklevel=3,
+            )
+        self._noise = rule
+        self._alpha = 0.0 if rule is None else rule.alpha
+
+    def _make_plan(self) -> None:
+        with tf.init_scope():
+            self._plan = StepPlan(
+                self, self._noise, self._num_workers, self._alpha
+            )
+
+    def _warn_of_changed_weights(self) -> None:
+        planned = {v.path for v in self._plan.variables}
+        changed = planned ^ {v.path for v in self.trainable_variables}
+        if changed:
+            warnings.warn(
+                "`trainable` has changed since the last `fit` for "
+                f"{len(changed)} weights, {min(changed)!r} among them. As in "
+                "all of Keras this takes effect with the next `compile`; "
+                "until then the same weights are trained as before.",
+                stacklevel=4,
+            )
+
+
+def _check_rule(noise: Any) -> None:
+    if noise is not None and not isinstance(noise, NoiseRule):
+        raise ValueError(
+            "`noise` must be a noise rule such as "
+            "tf_gnc.GradientNoise(alpha=0.1), or None, got "
+            f"noise={noise!r}."
+        )
+
+
+def _check_accumulation(
+    optimizer: keras.optimizers.Optimizer, num_workers: int
+) -> None:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = inner.gradient_accumulation_steps
+    if steps:
+        raise ValueError(
+            "Workers take the place of gradient accumulation, which Keras "
+            "can't run under a distribution strategy, got "
+            f"gradient_accumulation_steps={steps}. Leave it out, make the "
+            f"batch {steps} times as large and pass "
+            f"num_workers={steps * num_workers}: each worker's rows then "
+            "pass through the model by themselves, as an accumulated batch's "
+            "would."
+        )
+
+
+def _batch_sizes(arguments: dict[str, Any]) -> list[int]:
+    """Returns the sizes of the batches that `fit` will see, where known."""
+    x = arguments.get("x")
+    if isinstance(x, tf.data.Dataset):
+        specs = keras.tree.flatten(x.element_spec)
+        shape = getattr(specs[0], "shape", None) if specs else None
+        return [shape[0]] if shape and shape[0] else []
+    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
+    if not leaves or not hasattr(leaves[0], "shape"):
+        return []
+    if isinstance(leaves[0], tf.distribute.DistributedValues):
+        return []
+    num_examples = int(leaves[0].shape[0])
+    split = arguments.get("validation_split")
+    if split and arguments.get("validation_data") is None:
+        num_examples = int(num_examples * (1 - split))
+    batch_size = min(arguments.get("batch_size") or 32, num_examples)
+    steps = arguments.get("steps_per_epoch")
+    last = num_examples % batch_size
+    if last and (not steps or steps * batch_size > num_examples):
+        return [batch_size, last]
+    return [batch_size]

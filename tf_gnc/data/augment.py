@@ -1,0 +1,223 @@
+"""Augmentations: a picture and a seed in, a picture out.
+
+Each function is pure and works picture by picture: row i of the result
+depends on picture i and seed i alone, never on the other rows, on threads or
+on how many pictures are done at once. They all stay in uint8 and work on
+whole batches, because a call per picture costs several times the work itself.
+Nothing here knows of data sets, of epochs or of tf.data.
+
+Each augmentation comes in two parts: one here turns seeds into numbers (where
+to cut), one in _pixels.py does what the numbers say. Tests check the former
+by their statistics and the latter against a NumPy loop.
+
+Symbols   n        number of pictures
+          images   uint8, (n, height, width, channels), or one picture of
+                   rank 3
+          seeds    integers, (n, 2), or (2,) for one picture
+
+Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
+"""
+
+import tensorflow as tf
+
+from tf_gnc import _check
+from tf_gnc.data import _bits, _pixels
+
+# One stream of random numbers per purpose, so that the same seed can be given
+# to every augmentation of a picture.
+_CROP, _FLIP, _ERASE, _FILL = range(4)
+
+# Each candidate rectangle misses with probability 0.04 under the default
+# hyperparameters, so all eight of them miss once in 10**11 pictures.
+_NUM_CANDIDATES = 8
+
+
+def random_crop(
+    images: tf.Tensor, seeds: tf.Tensor, padding: int = 4
+) -> tf.Tensor:
+    """Returns a window of the original size, cut from the padded picture.
+
+    Paper: He et al. (2016), arXiv:1512.03385, section 4.2, 4 pixels a side.
+    Deviation from the paper: the padding is black. He et al. subtract the
+    mean first, so that their zeros are the mean colour; most later code,
+    that of Zhong et al. among it, pads with black as here.
+
+    Args:
+        images: uint8 pictures, `(n, height, width, channels)` or rank 3.
+        seeds: Integers, `(n, 2)`, or `(2,)` for one picture.
+        padding: Black pixels added on each of the four sides. 0 changes
+            nothing.
+
+    Returns:
+        Pictures of the shape and dtype of `images`.
+
+    Raises:
+        ValueError: If `padding` is not a whole number, at least 0.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> image = tf.constant([[[1], [2]], [[3], [4]]], tf.uint8)
+        >>> random_crop(image, (7, 1), padding=1)[..., 0].numpy().tolist()
+        [[0, 1], [0, 3]]
+    """
+    padding = _check.integer("padding", padding, minimum=0)
+    images, seeds, rank = _batch(images, seeds)
+    tops, lefts = crop_offsets(seeds, padding)
+    return _unbatch(_pixels.crop(images, tops, lefts, padding), rank)
+
+
+def random_flip(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    """Returns each picture or, with probability 1/2, its mirror image.
+
+    Left and right change places. Paper: He et al. (2016), arXiv:1512.03385,
+    section 4.2. Deviation from the paper: none.
+
+    Args:
+        images: uint8 pictures, `(n, height, width, channels)` or rank 3.
+        seeds: Integers, `(n, 2)`, or `(2,)` for one picture.
+
+    Returns:
+        Pictures of the shape and dtype of `images`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> image = tf.constant([[[1], [2]]], tf.uint8)  # (1, 2, 1)
+        >>> [random_flip(image, (0, s)).numpy().ravel().tolist()
+        ...  for s in range(4)]
+        [[2, 1], [1, 2], [1, 2], [1, 2]]
+    """
+    images, seeds, rank = _batch(images, seeds)
+    return _unbatch(_pixels.flip(images, flip_decisions(seeds)), rank)
+
+
+def random_erasing(
+    images: tf.Tensor,
+    seeds: tf.Tensor,
+    probability: float = 0.5,
+    area: tuple[float, float] = (0.02, 0.4),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> tf.Tensor:
+    """Returns pictures in which a random rectangle became random noise.
+
+    Paper: Zhong et al. (2017), arXiv:1708.04896, Algorithm 1, with the
+    hyperparameters of its CIFAR experiments as defaults.
+    Deviation from the paper: Algorithm 1 draws size and place together, again
+    and again until the rectangle lies inside the picture. Here, as in the
+    authors' published code, only the size is drawn again and the place is
+    then uniform; and the sizes are 8 candidates, of which the first that is
+    smaller than the picture in both directions counts. If none is, the
+    picture stays whole (once in 10**11 pictures with the defaults).
+
+    Args:
+        images: uint8 pictures, `(n, height, width, channels)` or rank 3.
+        seeds: Integers, `(n, 2)`, or `(2,)` for one picture.
+        probability: Share of pictures to erase in, 0 (none) to 1 (all).
+        area: Smallest and largest share of the picture's area.
+        aspect: Smallest and largest height over width.
+
+    Returns:
+        Pictures of the shape and dtype of `images`. In the rectangle every
+        byte is uniform on 0..255, each channel on its own.
+
+    Raises:
+        ValueError: If `probability` is not within 0..1, or `area` or `aspect`
+            is not an ascending pair of positive numbers.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> image = tf.zeros((4, 4, 1), tf.uint8)
+        >>> erased = random_erasing(image, (0, 5), probability=1.0)
+        >>> (erased[..., 0] > 0).numpy().astype(int).tolist()
+        [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    """
+    probability = _check.real("probability", probability, minimum=0, maximum=1)
+    area, aspect = _interval("area", area), _interval("aspect", aspect)
+    images, seeds, rank = _batch(images, seeds)
+    rectangles = erasing_rectangles(
+        seeds, images.shape[1:3], probability, area, aspect
+    )
+    fill = fill_bytes(seeds, images.shape[1:])
+    return _unbatch(_pixels.erase(images, rectangles, fill), rank)
+
+
+def crop_offsets(seeds: tf.Tensor, padding: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns tops and lefts in the padded picture, int32 `(n,)` each."""
+    offsets = _bits.below(_bits.random_bits(seeds, _CROP, 2), 2 * padding + 1)
+    return offsets[:, 0], offsets[:, 1]
+
+
+def flip_decisions(seeds: tf.Tensor) -> tf.Tensor:
+    """Returns whether to mirror, bool `(n,)`."""
+    return _bits.below(_bits.random_bits(seeds, _FLIP, 1)[:, 0], 2) > 0
+
+
+def erasing_rectangles(
+    seeds: tf.Tensor,
+    size: tuple[int, int],
+    probability: float,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> tf.Tensor:
+    """Returns (top, left, height, width) of each rectangle, int32 `(n, 4)`.
+
+    A picture that stays whole has a rectangle of height and width 0.
+    """
+    bits = _bits.random_bits(seeds, _ERASE, 3 + 2 * _NUM_CANDIDATES)
+    # The bounds' difference times a number below 1, added to the lower bound.
+    draws = _bits.uniform(bits[:, 3:])
+    shares = area[0] + (area[1] - area[0]) * draws[:, :_NUM_CANDIDATES]
+    ratios = aspect[0] + (aspect[1] - aspect[0]) * draws[:, _NUM_CANDIDATES:]
+    pixels = shares * float(size[0] * size[1])  # (n, candidates)
+    heights = tf.cast(tf.round(tf.sqrt(pixels * ratios)), tf.int32)
+    widths = tf.cast(tf.round(tf.sqrt(pixels / ratios)), tf.int32)
+    fits = tf.logical_and(heights < size[0], widths < size[1])
+    first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
+    erased = tf.logical_and(
+        tf.reduce_any(fits, axis=1), _bits.uniform(bits[:, 0]) < probability
+    )
+    height = tf.gather(heights, first, batch_dims=1) * tf.cast(erased, tf.int32)
+    width = tf.gather(widths, first, batch_dims=1) * tf.cast(erased, tf.int32)
+    top = _bits.below(bits[:, 1], size[0] + 1 - height)
+    left = _bits.below(bits[:, 2], size[1] + 1 - width)
+    return tf.stack([top, left, height, width], axis=1)
+
+
+def fill_bytes(seeds: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
+    """Returns random bytes for one picture per seed, uint8 `(n, *shape)`."""
+    num_bytes = shape[0] * shape[1] * shape[2]
+    words = _bits.random_bits(seeds, _FILL, -(-num_bytes // 8))
+    flat = tf.reshape(tf.bitcast(words, tf.uint8), (-1, 8 * words.shape[1]))
+    return tf.reshape(flat[:, :num_bytes], (-1, *shape))
+
+
+def _interval(name: str, value: tuple[float, float]) -> tuple[float, float]:
+    low = _check.real(f"{name}[0]", value[0], above=0)
+    return low, _check.real(f"{name}[1]", value[1], minimum=low)
+
+
+def _batch(
+    images: tf.Tensor, seeds: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, int]:
+    """Returns a batch of pictures, its seeds, and the rank to go back to."""
+    images, seeds = tf.convert_to_tensor(images), tf.convert_to_tensor(seeds)
+    rank = images.shape.rank
+    if images.dtype != tf.uint8 or rank not in (3, 4):
+        raise ValueError(
+            "`images` must be uint8 of shape (height, width, channels), with "
+            f"or without a batch axis before, got {images.dtype.name} of "
+            f"shape {images.shape}. Augment before you normalise."
+        )
+    if seeds.shape.rank != rank - 2 or seeds.shape[-1] != 2:
+        raise ValueError(
+            "`seeds` must hold two integers for each picture, got seeds of "
+            f"shape {seeds.shape} for images of shape {images.shape}."
+        )
+    return (
+        (images[None], seeds[None], rank)
+        if rank == 3
+        else (images, seeds, rank)
+    )
+
+
+def _unbatch(images: tf.Tensor, rank: int) -> tf.Tensor:
+    return images[0] if rank == 3 else images

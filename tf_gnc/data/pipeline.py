@@ -1,0 +1,237 @@
+"""From arrays in memory to batches for `fit`, the same ones every time.
+
+What a batch holds is a function of (seed, step) alone: not of the number of
+threads, of how many processes read, or of whether the run began at step 0. So
+a run that comes back from a kill sees the data it would have seen, and each of
+several processes can make just its own rows of a global batch.
+
+Knows nothing of data sets, of Keras or of tf.distribute. The result is an
+ordinary tf.data.Dataset without Python inside: it can be serialised, and it
+stays deterministic under `tf.config.experimental.enable_op_determinism()`.
+
+Symbols   n      number of examples
+          step   counts batches over the whole run, from 0
+          epoch  step // steps_per_epoch
+          seeds  (m, 2): a number from (seed, epoch), and the example's index
+
+Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_gnc import _check
+from tf_gnc.data import _bits
+from tf_gnc.data.preprocess import Preprocess
+
+_ORDER, _EXAMPLE = 16, 17  # salts; augment.py has the smaller numbers
+
+# Rows that one thread works on at a time. Measured: smaller pieces pay for
+# TensorFlow's overhead, larger ones leave the processor's cache.
+_CHUNK = 256
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Returns how many full batches one pass over the data gives.
+
+    The remainder of the epoch's permutation, always another one, is dropped.
+
+    Args:
+        num_examples: How many examples the data set holds.
+        batch_size: Examples per global batch.
+
+    Raises:
+        ValueError: If the data do not fill a single batch.
+
+    Example:
+        >>> steps_per_epoch(50_000, 8192)
+        6
+    """
+    num_examples = _check.integer("num_examples", num_examples, minimum=1)
+    batch_size = _check.integer("batch_size", batch_size, minimum=1)
+    if batch_size > num_examples:
+        raise ValueError(
+            "`batch_size` must not exceed the number of examples, got "
+            f"batch_size={batch_size} with {num_examples} examples. Lower "
+            "the batch size or bring more data."
+        )
+    return num_examples // batch_size
+
+
+def training_dataset(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    preprocess: Preprocess | None = None,
+    rows: tuple[int, int] | None = None,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """Returns endless shuffled, augmented batches.
+
+    Each epoch is a fresh permutation of the examples, a function of (seed,
+    epoch), cut into `steps_per_epoch(n, batch_size)` batches. What augmentation
+    does to an example is a function of (seed, epoch, example).
+
+    Args:
+        images: uint8, `(n, height, width, channels)`; stays in memory.
+        labels: Integers, `(n,)`.
+        batch_size: Examples per global batch, at most n.
+        seed: At least 0.
+        preprocess: Augmentation and normalisation. Default: scale to 0..1.
+        rows: `(a, b)` yields only rows a to b - 1 of each global batch, and
+            reads and augments no others. Default: all rows.
+        first_step: Starts with the batch of this step, without making those
+            before it.
+
+    Returns:
+        An infinite dataset of (float32 images, labels), with static shapes
+        `(b - a, height, width, channels)` and `(b - a,)`.
+
+    Raises:
+        ValueError: If the arrays do not match each other, or a number is out
+            of range, `batch_size` above n included.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.zeros((5, 1, 1, 1), np.uint8)
+        >>> dataset = training_dataset(
+        ...     images, np.arange(5), batch_size=2, seed=0)
+        >>> two_epochs = dataset.take(4).as_numpy_iterator()
+        >>> [labels.tolist() for _, labels in two_epochs]
+        [[4, 2], [3, 1], [1, 0], [2, 4]]
+    """
+    _check_arrays(images, labels)
+    num_steps = steps_per_epoch(len(images), batch_size)
+    seed = _check.integer("seed", seed, minimum=0, maximum=2**63 - 1)
+    first_step = _check.integer("first_step", first_step, minimum=0)
+    start, stop = _check_rows(rows, batch_size)
+    preprocess = Preprocess() if preprocess is None else preprocess
+
+    def epoch_seeds(epoch: tf.Tensor) -> tf.Tensor:
+        seeds = example_seeds(seed, epoch, len(images))
+        seeds = tf.reshape(
+            seeds[: num_steps * batch_size], (num_steps, batch_size, 2)
+        )
+        skip = tf.where(epoch == first_step // num_steps, first_step, 0)
+        return tf.reshape(seeds[skip % num_steps :, start:stop], (-1, 2))
+
+    with tf.device("CPU:0"):
+        all_images, all_labels = tf.constant(images), tf.constant(labels)
+
+    def load(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        index = seeds[:, 1]
+        chosen = preprocess.training(tf.gather(all_images, index), seeds)
+        return chosen, tf.gather(all_labels, index)
+
+    num_rows = stop - start
+    dataset = tf.data.Dataset.counter(first_step // num_steps)
+    dataset = dataset.map(epoch_seeds)
+    # Chunks may span two steps and two epochs, since each row has its seed.
+    dataset = dataset.rebatch(min(num_rows, _CHUNK), drop_remainder=True)
+    dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+    if num_rows > _CHUNK:
+        dataset = dataset.rebatch(num_rows, drop_remainder=True)
+    endless = tf.data.experimental.assert_cardinality(
+        tf.data.INFINITE_CARDINALITY
+    )
+    return dataset.apply(endless).prefetch(2)
+
+
+def evaluation_dataset(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    preprocess: Preprocess | None = None,
+) -> tf.data.Dataset:
+    """Returns every example once, in order, normalised, not augmented.
+
+    Args:
+        images: uint8, `(n, height, width, channels)`; stays in memory.
+        labels: Integers, `(n,)`.
+        batch_size: Examples per batch; the last one holds what is left.
+        preprocess: Normalisation; its augmentation plays no part here.
+            Default: scale to 0..1.
+
+    Returns:
+        A finite dataset of (float32 images, labels).
+
+    Raises:
+        ValueError: If the arrays do not match each other or `batch_size` is
+            below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.zeros((5, 1, 1, 1), np.uint8)
+        >>> dataset = evaluation_dataset(images, np.arange(5), batch_size=2)
+        >>> [labels.tolist() for _, labels in dataset.as_numpy_iterator()]
+        [[0, 1], [2, 3], [4]]
+    """
+    _check_arrays(images, labels)
+    batch_size = _check.integer("batch_size", batch_size, minimum=1)
+    preprocess = Preprocess() if preprocess is None else preprocess
+    with tf.device("CPU:0"):
+        all_images, all_labels = tf.constant(images), tf.constant(labels)
+
+    def load(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        stop = start + batch_size
+        return (
+            preprocess.evaluation(all_images[start:stop]),
+            all_labels[start:stop],
+        )
+
+    dataset = tf.data.Dataset.range(0, len(images), batch_size)
+    dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.prefetch(2)
+
+
+def example_seeds(
+    seed: int, epoch: int | tf.Tensor, num_examples: int
+) -> tf.Tensor:
+    """Returns the examples of an epoch in their order, each with its seed.
+
+    Args:
+        seed: The run's seed, at least 0.
+        epoch: Counts from 0.
+        num_examples: How many examples the data set holds.
+
+    Returns:
+        int64 of shape `(num_examples, 2)`. Column 1 is the example's index,
+        a random permutation; the whole row is the seed of its augmentation.
+    """
+    both = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])[None]
+    keys = _bits.random_bits(both, _ORDER, num_examples)[0]
+    order = tf.argsort(tf.bitcast(keys, tf.int64), stable=True)
+    salted = _bits.random_bits(both, _EXAMPLE, 1)[0]
+    first = tf.repeat(tf.bitcast(salted, tf.int64), num_examples)
+    return tf.stack([first, tf.cast(order, tf.int64)], axis=1)
+
+
+def _check_arrays(images: np.ndarray, labels: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(
+            "`images` must be uint8 of shape (n, height, width, channels), "
+            f"got {images.dtype} of shape {images.shape}. Bytes keep the data "
+            "small; the pipeline turns them into floats."
+        )
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        raise ValueError(
+            "`labels` must hold one integer for each picture, got "
+            f"{labels.dtype} of shape {labels.shape} for {len(images)} "
+            "pictures."
+        )
+
+
+def _check_rows(
+    rows: tuple[int, int] | None, batch_size: int
+) -> tuple[int, int]:
+    if rows is None:
+        return 0, batch_size
+    start, stop = rows
+    if not 0 <= start < stop <= batch_size:
+        raise ValueError(
+            "`rows` must be (a, b) with 0 <= a < b <= batch_size, got "
+            f"rows=({start}, {stop}) with batch_size={batch_size}."
+        )
+    return int(start), int(stop)

@@ -1,0 +1,103 @@
+"""What happens to a picture on its way from memory to the network.
+
+One object per data set holds the whole recipe, for training and for
+evaluation, so that the two cannot drift apart.
+
+Order of operations in training: crop, flip, erase, all on the raw bytes, then
+normalise. Zhong et al. erase last of all augmentations, and so do we; their
+Algorithm 1 fills with values from 0 to 255, that is before normalisation.
+
+Knows nothing of data sets, of epochs or of tf.data.
+
+Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from tf_gnc import _check
+from tf_gnc.data import augment
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """Augmentation and normalisation of one data set.
+
+    Args:
+        mean: Per channel, in bytes (0..255), subtracted from each picture.
+            One number serves all channels.
+        stddev: Per channel, in bytes; the pictures are divided by it. Mean 0
+            and 255, the defaults, scale to 0..1.
+        padding: Black pixels around the picture from which training crops a
+            window of the original size; 0 turns cropping off.
+        flip: Whether training mirrors every other picture, at random.
+        erase: Whether training erases a rectangle in every other picture.
+
+    Raises:
+        ValueError: If a number is out of range, or `mean` and `stddev` differ
+            in length.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> preprocess = Preprocess(mean=(100.0,), stddev=(50.0,))
+        >>> image = tf.constant([[[[0], [200]]]], tf.uint8)  # (1, 1, 2, 1)
+        >>> preprocess.evaluation(image).numpy().ravel().tolist()
+        [-2.0, 2.0]
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    stddev: tuple[float, ...] = (255.0,)
+    padding: int = 0
+    flip: bool = False
+    erase: bool = False
+
+    def __post_init__(self) -> None:
+        """Validates."""
+        if len(self.mean) != len(self.stddev):
+            raise ValueError(
+                "`mean` and `stddev` must have one number per channel each, "
+                f"got mean={self.mean} and stddev={self.stddev}."
+            )
+        for mean, stddev in zip(self.mean, self.stddev, strict=True):
+            _check.real("mean", mean)
+            _check.real("stddev", stddev, above=0)
+        _check.integer("padding", self.padding, minimum=0)
+        _check.boolean("flip", self.flip)
+        _check.boolean("erase", self.erase)
+
+    def without_augmentation(self) -> "Preprocess":
+        """Returns a copy that only normalises, in training too."""
+        return dataclasses.replace(self, padding=0, flip=False, erase=False)
+
+    def training(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Returns augmented and normalised float32 pictures.
+
+        Args:
+            images: uint8, `(n, height, width, channels)`.
+            seeds: Integers, `(n, 2)`; see `tf_gnc.data.augment`.
+        """
+        if self.padding:
+            images = augment.random_crop(images, seeds, self.padding)
+        if self.flip:
+            images = augment.random_flip(images, seeds)
+        if self.erase:
+            images = augment.random_erasing(images, seeds)
+        return self.evaluation(images)
+
+    def evaluation(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns normalised float32 pictures, same shape, not augmented."""
+        _, height, width, channels = images.shape
+        if len(self.mean) not in (1, channels):
+            raise ValueError(
+                f"`mean` must have one number or {channels}, one for each "
+                f"channel of the pictures, got mean={self.mean}."
+            )
+        # As one long line per picture: TensorFlow repeats a short last axis
+        # at a quarter of the speed.
+        shape = (height, width, channels)
+        mean = tf.reshape(tf.broadcast_to(self.mean, shape), (-1,))
+        stddev = tf.reshape(tf.broadcast_to(self.stddev, shape), (-1,))
+        lines = tf.reshape(images, (-1, height * width * channels))
+        lines = (tf.cast(lines, tf.float32) - mean) * (1 / stddev)
+        return tf.reshape(lines, (-1, *shape))

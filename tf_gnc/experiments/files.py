@@ -1,0 +1,151 @@
+"""A run's directory: claimed once, never overwritten, each file whole.
+
+Knows names and bytes. What stands in the files is up to others.
+
+Floor 4: may import from floors 0 to 3.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RunFiles", "finite_or_none", "new_run_dir"]
+
+# A run leaves a few megabytes; the largest model here, with its optimizer's
+# state, takes four. Below this the disk is as good as full.
+REQUIRED_BYTES = 32 * 2**20
+
+
+def new_run_dir(dataset: str, method: str, root: str = "runs") -> Path:
+    """Returns `<root>/<dataset>-<method>-<time>`, a name not yet taken.
+
+    Args:
+        dataset: The data set's name.
+        method: The method's name.
+        root: Directory that holds the runs; need not exist.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    first = Path(root, f"{dataset}-{method}-{stamp}")
+    path, count = first, 1
+    while path.exists():
+        count += 1
+        path = first.with_name(f"{first.name}-{count}")
+    return path
+
+
+def finite_or_none(value: Any) -> float | None:
+    """Returns `value` as a float, or None if JSON has no word for it."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+class RunFiles:
+    """The files of one run.
+
+    Making the object only looks; `claim` is what makes the directory. In
+    between, whatever else can go wrong may do so without leaving a trace.
+
+    Args:
+        run_dir: The run's directory: new, or empty.
+
+    Raises:
+        ValueError: If `run_dir` isn't on a local file system.
+        FileExistsError: If there is anything in `run_dir`.
+        NotADirectoryError: If `run_dir` is a file.
+        OSError: With `errno.ENOSPC` if the disk is as good as full.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike) -> None:
+        """Looks whether the directory can be had; see the class."""
+        name = os.fspath(run_dir)
+        if "://" in name:
+            raise ValueError(
+                f"`run_dir` must be a local directory, got run_dir={name!r}. "
+                "Write to a local one and copy it afterwards."
+            )
+        self.directory = Path(name).expanduser()
+        self._refuse_if_taken()
+        self._check_space()
+
+    def path(self, name: str) -> Path:
+        """Returns where a file of that name lies."""
+        return self.directory / name
+
+    def claim(self) -> None:
+        """Makes the directory and, for good, an empty metrics.jsonl in it."""
+        self._refuse_if_taken()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            # Of two runs that start at once in the same empty directory,
+            # only one can create the file.
+            self.path("metrics.jsonl").open("x").close()
+        except FileExistsError:
+            raise self._taken() from None
+
+    def append_row(self, row: Mapping[str, Any]) -> None:
+        """Adds a line to metrics.jsonl and hands it to the system at once."""
+        line = json.dumps(row, allow_nan=False)
+        with self.path("metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a JSON file; there is either all of it or nothing."""
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def write(self, name: str, writer: Callable[[Path], Any]) -> None:
+        """Has `writer` write a file of that name, whole or not at all.
+
+        Args:
+            name: The file's name.
+            writer: Writes the file at the path that it is given. The path
+                ends as `name` does, since some writers go by that.
+        """
+        temporary = self.path(f".unfinished-{os.getpid()}-{name}")
+        try:
+            writer(temporary)
+            os.replace(temporary, self.path(name))
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def names(self) -> list[str]:
+        """Returns the names of the files there are."""
+        return sorted(path.name for path in self.directory.iterdir())
+
+    def _refuse_if_taken(self) -> None:
+        if not self.directory.exists():
+            return
+        if not self.directory.is_dir():
+            raise NotADirectoryError(
+                "`run_dir` must be a new or empty directory, got "
+                f"run_dir='{self.directory}', which is a file."
+            )
+        if any(self.directory.iterdir()):
+            raise self._taken()
+
+    def _taken(self) -> FileExistsError:
+        return FileExistsError(
+            "`run_dir` must be new or empty, since nothing is overwritten, "
+            f"got run_dir='{self.directory}', which holds files. Choose "
+            "another name, or move it out of the way."
+        )
+
+    def _check_space(self) -> None:
+        existing = self.directory.absolute()
+        while not existing.exists():
+            existing = existing.parent
+        free = shutil.disk_usage(existing).free
+        if free < REQUIRED_BYTES:
+            raise OSError(
+                errno.ENOSPC,
+                f"The disk is full: a run needs {REQUIRED_BYTES / 2**20:.0f} "
+                f"MiB, got {free / 2**20:.1f} MiB free. Make room, or choose "
+                "another run_dir (--run_dir)",
+                str(existing),
+            )

@@ -1,0 +1,77 @@
+"""Writes a row of numbers as each epoch ends, and stops a run that is lost.
+
+Knows the model's public face alone: its logs, its optimizer's count, its rule.
+
+Floor 4: may import from floors 0 to 3 and from this folder.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tf_gnc.experiments.files import RunFiles, finite_or_none
+
+__all__ = ["MetricsLog"]
+
+_LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+class MetricsLog(keras.callbacks.Callback):
+    """Appends a row to metrics.jsonl at the end of each epoch.
+
+    A row holds the epoch (counted from 1), the mean loss and accuracy of the
+    epoch's batches, the same on the test data at the end of the epoch, the
+    learning rate of the epoch's last update, the noise rule and its alpha,
+    and the seconds that the epoch took, evaluation included.
+
+    Args:
+        files: Where to write.
+        schedule: The learning rate as a function of the update, from 0.
+
+    Raises:
+        FloatingPointError: Out of `fit`, if an epoch's mean loss isn't
+            finite; its row has been written by then.
+    """
+
+    def __init__(self, files: RunFiles, schedule: Callable[[int], Any]) -> None:
+        """Keeps the arguments; the class describes them."""
+        super().__init__()
+        self._files = files
+        self._schedule = schedule
+        self._epoch_began = self._training_ended = 0.0
+        self.rows: list[dict[str, Any]] = []
+        """What was written so far."""
+        self.training_seconds: list[float] = []
+        """Per epoch, without the evaluation."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Starts the clock."""
+        self._epoch_began = time.perf_counter()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Stops the clock of the training steps."""
+        self._training_ended = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the row."""
+        logs = logs or {}
+        last_update = int(self.model.optimizer.iterations) - 1
+        row: dict[str, Any] = {"epoch": epoch + 1}
+        for name in _LOGGED:
+            row[name] = finite_or_none(logs.get(name, math.nan))
+        rule = self.model.noise
+        row["learning_rate"] = finite_or_none(self._schedule(last_update))
+        row["rule"] = None if rule is None else type(rule).__name__
+        row["alpha"] = None if rule is None else self.model.alpha
+        row["seconds"] = time.perf_counter() - self._epoch_began
+        self.training_seconds.append(self._training_ended - self._epoch_began)
+        self.rows.append(row)
+        self._files.append_row(row)
+        if row["loss"] is None:
+            raise FloatingPointError(
+                f"The loss is {float(logs['loss'])} in epoch {epoch + 1}: the "
+                "run has diverged. Lower the learning rate (--learning_rate)."
+            )

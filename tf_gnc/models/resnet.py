@@ -1,0 +1,247 @@
+r"""Residual networks for small images, ResNet-(6n + 2) of He et al. (2016).
+
+Builds a functional Keras model from stock Keras layers and operations alone,
+so a saved model loads where this package isn't installed. It knows neither
+losses nor how it will be trained; the outputs are logits.
+
+Symbols   n       residual blocks in each of the three stages
+          N       examples in a batch
+          H, W, C rows, columns, channels of a feature map, (N, H, W, C)
+
+Floor 1: may import tf_gnc._check, nothing else of ours.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+from keras import layers, ops
+
+from tf_gnc import _check
+
+__all__ = ["BatchNormSettings", "resnet", "shortcut_identity"]
+
+WIDTHS = (16, 32, 64)  # Channels of the three stages.
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNormSettings:
+    r"""Settings of every batch normalization in a model.
+
+    Haruki et al. (2019) state neither, so both defaults are choices of ours.
+    At Keras's own momentum of 0.99 a moving statistic remembers some hundred
+    updates. A large-batch run makes few updates per epoch (six, for CIFAR-10
+    at batch size 8,192), so evaluation would use statistics that are many
+    epochs old. 0.9 remembers about ten.
+
+    Attributes:
+        momentum: Share of the old moving statistic that an update keeps,
+            from 0 to 1.
+        epsilon: Added to the variance before its square root, above 0.
+            1e-5, as in the original code of He et al.; Keras's is 1e-3.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+
+    Example:
+        >>> BatchNormSettings(momentum=0.5)
+        BatchNormSettings(momentum=0.5, epsilon=1e-05)
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Validates the settings."""
+        _check.real("momentum", self.momentum, minimum=0, maximum=1)
+        _check.real("epsilon", self.epsilon, above=0)
+
+
+def shortcut_identity(
+    x: keras.KerasTensor, filters: int, stride: int
+) -> keras.KerasTensor:
+    r"""Returns `x` subsampled and padded with zero channels; no parameters.
+
+    :math:`y_{nijc} = x_{n,\,si,\,sj,\,c}` for the channels that `x` has, 0
+    for the new ones, which come last.
+
+    Paper: option A of He et al. (2016), arXiv:1512.03385, section 4.2.
+    Deviation from the paper: none. It doesn't say on which side the zero
+    channels go.
+
+    Args:
+        x: Features of shape `(N, H, W, C)`, symbolic or not.
+        filters: Channels of the result, at least C.
+        stride: Take every so-manieth row and column, the first included.
+
+    Returns:
+        Features of shape `(N, ceil(H / stride), ceil(W / stride), filters)`
+        in the dtype of `x`.
+
+    Example:
+        >>> x = ops.reshape(ops.arange(4.0), (1, 2, 2, 1))
+        >>> shortcut_identity(x, filters=2, stride=2).numpy().tolist()
+        [[[[0.0, 0.0]]]]
+        >>> shortcut_identity(x, filters=2, stride=1)[0, 1].numpy().tolist()
+        [[2.0, 0.0], [3.0, 0.0]]
+    """
+    if stride > 1:
+        x = x[:, ::stride, ::stride, :]
+    if filters > x.shape[-1]:
+        x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, filters - x.shape[-1])))
+    return x
+
+
+def resnet(
+    depth_n: int,
+    num_classes: int,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    *,
+    shortcut: str = "identity",
+    batch_norm: BatchNormSettings | None = None,
+    model_class: Callable[..., keras.Model] = keras.Model,
+    name: str | None = None,
+) -> keras.Model:
+    r"""Builds ResNet-(6n + 2): a convolution, 3n residual blocks, logits.
+
+    A block is :math:`y = \mathrm{relu}(F(x) + S(x))`, with :math:`F` two 3x3
+    convolutions without bias, each followed by batch normalization and the
+    first also by a relu, and :math:`S` the shortcut. Stages have 16, 32 and
+    64 channels; the first blocks of the second and third halve rows and
+    columns. The mean over all positions feeds a dense layer.
+
+    Paper: He et al. (2016), arXiv:1512.03385, section 4.2; n = 5 is the
+    ResNet-32 of Haruki et al. (2019), arXiv:1906.10822, Table 3, with 0.46
+    million parameters.
+    Deviation from the paper: weights start as Keras's `he_normal`, a normal
+    truncated at two standard deviations with the variance of He et al.
+
+    Args:
+        depth_n: n, at least 1.
+        num_classes: Number of classes, at least 1.
+        input_shape: `(H, W, C)`, each at least 1. 8x8 images do.
+        shortcut: What S is where the shape changes. `"identity"`, option A:
+            subsample and pad with zero channels, no parameters.
+            `"projection"`, option B: a strided 1x1 convolution with batch
+            normalization. Everywhere else S is the identity.
+        batch_norm: Settings of all batch normalizations, by default
+            `BatchNormSettings()`.
+        model_class: Called as `model_class(inputs, outputs, name=...)`.
+        name: Name of the model, by default "resnet" and its depth.
+
+    Returns:
+        A model from images `(N, H, W, C)` to logits `(N, num_classes)`. The
+        logits are float32 even if a mixed-precision policy is set, since a
+        loss in half precision overflows.
+
+    Raises:
+        ValueError: If an argument is out of its range, or if Keras is set
+            to put channels first.
+
+    Example:
+        >>> model = resnet(5, num_classes=10)
+        >>> model.name, model.output_shape
+        ('resnet32', (None, 10))
+        >>> sum(w.shape.num_elements() for w in model.trainable_variables)
+        464154
+    """
+    depth_n = _check.integer("depth_n", depth_n, minimum=1)
+    num_classes = _check.integer("num_classes", num_classes, minimum=1)
+    shortcut = _check.choice("shortcut", shortcut, ("identity", "projection"))
+    norm = batch_norm or BatchNormSettings()
+    inputs = keras.Input(_image_shape(input_shape))
+    x = _conv_norm(inputs, WIDTHS[0], 3, norm, name="stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    for stage, filters in enumerate(WIDTHS):
+        for block in range(depth_n):
+            stride = 2 if stage > 0 and block == 0 else 1
+            prefix = f"stage{stage}_block{block}"
+            residual = _residual(x, filters, stride, norm, prefix)
+            if stride > 1 and shortcut == "projection":
+                x = _conv_norm(
+                    x, filters, 1, norm, stride, name=f"{prefix}_shortcut"
+                )
+            elif stride > 1:
+                x = shortcut_identity(x, filters, stride)
+            x = layers.Add(name=f"{prefix}_add")([residual, x])
+            x = layers.ReLU(name=f"{prefix}_relu")(x)
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    outputs = layers.Dense(
+        num_classes,
+        kernel_initializer="he_normal",
+        dtype=_logits_dtype(),
+        name="logits",
+    )(x)
+    name = name or f"resnet{6 * depth_n + 2}"
+    return model_class(inputs, outputs, name=name)
+
+
+def _residual(
+    x: keras.KerasTensor,
+    filters: int,
+    stride: int,
+    norm: BatchNormSettings,
+    prefix: str,
+) -> keras.KerasTensor:
+    """Returns F(x): two convolutions, the first of which may subsample."""
+    x = _conv_norm(x, filters, 3, norm, stride, name=f"{prefix}_1")
+    x = layers.ReLU(name=f"{prefix}_1_relu")(x)
+    return _conv_norm(x, filters, 3, norm, name=f"{prefix}_2")
+
+
+def _conv_norm(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    norm: BatchNormSettings,
+    stride: int = 1,
+    *,
+    name: str,
+) -> keras.KerasTensor:
+    """Returns a convolution without bias, batch-normalized."""
+    padding = "same"
+    if stride > 1 and kernel_size > 1:
+        # Of an even number of rows, "same" with stride 2 centres its windows
+        # on the odd ones. The shortcut takes the even ones, counted from 0;
+        # padding all sides alike keeps both branches on the same pixels.
+        x = layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    x = layers.Conv2D(
+        filters,
+        kernel_size,
+        strides=stride,
+        padding=padding,
+        use_bias=False,  # The normalization's beta does its work.
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(
+        momentum=norm.momentum, epsilon=norm.epsilon, name=f"{name}_norm"
+    )(x)
+
+
+def _image_shape(input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Returns `input_shape` as three ints; raises if it is anything else."""
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "`image_data_format` must be 'channels_last', got "
+            f"image_data_format={keras.config.image_data_format()!r}. Call "
+            "keras.config.set_image_data_format('channels_last') first."
+        )
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+        raise ValueError(
+            "`input_shape` must be (rows, columns, channels), got "
+            f"input_shape={input_shape!r}. Leave out the batch axis; a grey "
+            "image has one channel, as in (8, 8, 1)."
+        )
+    rows, columns, channels = (
+        _check.integer(f"input_shape[{axis}]", size, minimum=1)
+        for axis, size in enumerate(input_shape)
+    )
+    return rows, columns, channels
+
+
+def _logits_dtype() -> str:
+    """Returns float32, or float64 where the user computes in float64."""
+    variable_dtype = keras.config.dtype_policy().variable_dtype
+    return keras.backend.result_type(variable_dtype, "float32")

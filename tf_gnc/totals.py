@@ -1,0 +1,205 @@
+"""What the workers of a step add up, and its mean over all of them.
+
+Symbols   M, V  workers, workers per replica (tf_gnc.workers)
+          P     number of trainable scalars (tf_gnc.layout)
+
+Floor 2: may import from floors 0 and 1.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import workers
+from tf_gnc.memory import MemoryStep
+from tf_gnc.model_state import ModelState
+from tf_gnc.plan import StepPlan
+
+
+class Totals:
+    """The sums of one step on one replica.
+
+    Make one per traced step. The sums themselves travel through the workers'
+    loop as a dictionary of tensors, from `first` through `add` to `reduce`.
+
+    Args:
+        plan: The plan in force.
+        state: The model's state in this step.
+        memory: The gradients of the step before, if the rule needs them.
+    """
+
+    def __init__(
+        self, plan: StepPlan, state: ModelState, memory: MemoryStep | None
+    ) -> None:
+        self._plan = plan
+        self._layout = plan.layout
+        self._state = state
+        self._memory = memory
+        # Known once the worker body has been traced.
+        self._connected: list[bool] = []
+        self._structure: Any = None
+
+    def first(self, outputs: list[tf.TensorSpec]) -> dict[str, Any]:
+        """Returns what the first worker of a replica adds to.
+
+        Args:
+            outputs: Dtype and shape of one worker's predictions.
+        """
+        return {
+            "gradient": tf.zeros([self._layout.size], self._layout.dtype),
+            "loss": tf.zeros([], self._layout.dtype),
+            "state": self._state.first(),
+            "pending": self._memory.pending if self._memory else (),
+            "culprit": tf.constant(-1),
+            "outputs": [
+                tf.TensorArray(
+                    spec.dtype, self._plan.per_replica, element_shape=spec.shape
+                )
+                for spec in outputs
+            ],
+        }
+
+    def add(
+        self,
+        totals: dict[str, Any],
+        worker: tf.Tensor,
+        results: tuple[tf.Tensor, list[tf.Tensor | None], Any],
+        state: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Returns the totals with one worker's results added.
+
+        Args:
+            totals: What the workers before have left.
+            worker: The worker's index on this replica, 0 to V - 1.
+            results: Its mean loss; its gradient, a tensor per trainable
+                variable, None where the loss does not depend on the variable;
+                and its predictions.
+            state: The model state that the next worker finds.
+        """
+        loss, gradients, y_pred = results
+        self._connected = [g is not None for g in gradients]
+        self._structure = y_pred
+        gradient = self._layout.pack(
+            [
+                tf.zeros(shape, self._layout.dtype) if g is None else g
+                for g, shape in zip(gradients, self._layout.shapes, strict=True)
+            ]
+        )
+        pending = totals["pending"]
+        if self._memory is not None:
+            pending = self._memory.remember(worker, gradient, pending)
+        predictions = keras.tree.flatten(y_pred)
+        return {
+            "gradient": totals["gradient"] + gradient,
+            "loss": totals["loss"] + tf.cast(loss, self._layout.dtype),
+            "state": state,
+            "pending": pending,
+            "culprit": self._culprit(totals["culprit"], worker, gradient),
+            "outputs": [
+                array.write(worker, prediction)
+                for array, prediction in zip(
+                    totals["outputs"], predictions, strict=True
+                )
+            ],
+        }
+
+    def reduce(
+        self, totals: dict[str, Any], num_rows: int | tf.Tensor, step: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Averages over all M workers and ends the memory's step.
+
+        Everything that crosses the replicas travels in one vector.
+
+        Args:
+            totals: What this replica's last worker left.
+            num_rows: This replica's rows.
+            step: Number of steps taken before this one.
+
+        Returns:
+            The mean gradient, shape `(P,)`; the mean of the packed moving
+            statistics; and a boolean scalar that tells whether the step may
+            be taken, or None for a step that can't fail.
+        """
+        valid = self._valid_here(totals["culprit"], num_rows, step)
+        flag = [] if valid is None else [tf.reshape(valid, [1])]
+        vector = tf.concat(
+            [
+                totals["gradient"] / self._plan.per_replica,
+                totals["state"]["statistics"] / self._plan.per_replica,
+                *(tf.cast(f, self._layout.dtype) for f in flag),
+            ],
+            axis=0,
+        )
+        vector = workers.mean_over_replicas(vector)
+        size = self._layout.size
+        gradient = vector[:size]
+        statistics = vector[size : size + self._state.layout.size]
+        if valid is not None:
+            valid = vector[-1] == 1  # on every replica
+        if self._memory is not None:
+            self._memory.flush(totals["pending"])
+            finite = tf.reduce_all(tf.math.is_finite(gradient))
+            self._memory.end(
+                gradient, finite if valid is None else finite & valid
+            )
+        return gradient, statistics, valid
+
+    def gradients(self, gradient: tf.Tensor) -> list[tf.Tensor | None]:
+        """Returns a gradient as one tensor per trainable variable.
+
+        Args:
+            gradient: A vector of shape `(P,)`.
+
+        Returns:
+            Tensors in the variables' dtypes; None where the loss does not
+            depend on the variable, as in stock Keras.
+        """
+        return [
+            tf.cast(part, variable.dtype) if connected else None
+            for part, variable, connected in zip(
+                self._layout.unpack(gradient),
+                self._plan.variables,
+                self._connected,
+                strict=True,
+            )
+        ]
+
+    def predictions(self, totals: dict[str, Any]) -> Any:
+        """Returns the predictions for all rows of this replica.
+
+        Args:
+            totals: What this replica's last worker left.
+        """
+        stacks = [array.stack() for array in totals["outputs"]]  # (V, b, ...)
+        flat = [
+            stack
+            if stack.shape.rank == 1  # one number a worker
+            else tf.reshape(
+                stack, tf.concat([[-1], tf.shape(stack)[2:]], axis=0)
+            )
+            for stack in stacks
+        ]
+        return keras.tree.pack_sequence_as(self._structure, flat)
+
+    def _culprit(
+        self, culprit: tf.Tensor, worker: tf.Tensor, gradient: tf.Tensor
+    ) -> tf.Tensor:
+        if not self._plan.checks_gradients:
+            return culprit
+        finite = tf.reduce_all(tf.math.is_finite(gradient))
+        index = self._plan.first_worker() + worker
+        return tf.where(finite | (culprit >= 0), culprit, index)
+
+    def _valid_here(
+        self, culprit: tf.Tensor, num_rows: int | tf.Tensor, step: tf.Tensor
+    ) -> tf.Tensor | None:
+        """Tells whether this replica found no fault; notes one if it did."""
+        per_replica = self._plan.per_replica
+        if isinstance(num_rows, int):
+            workers.check_batch(num_rows, per_replica, "a batch")
+        even_for_sure = isinstance(num_rows, int) or per_replica == 1
+        if even_for_sure and not self._plan.checks_gradients:
+            return None
+        self._plan.note_fault(step, culprit, num_rows)
+        return (culprit < 0) & (num_rows % per_replica == 0)
