@@ -1,3 +1,7 @@
 """`tf-gnc train`, for users of the repository and of Cloud TPU VMs."""
+
+import sys
+
 from tf_gnc.cli.main import main
-raise SystemExit(main(["train", *__import__("sys").argv[1:]]))
+
+sys.exit(main(["train", *sys.argv[1:]]))

@@ -271,7 +271,8 @@ class RandomNoise(NoiseRule):
     `scaling="none"` the draw is used as it is, neither normalised nor scaled.
 
     The draw is a function of (seed, step, worker) alone, so it does not depend
-    on how many replicas or processes carry the workers.
+    on how many replicas or processes carry the workers. A step compiled by XLA
+    draws other numbers from the same seed: TensorFlow's generators differ.
 
     Args:
         alpha: Coefficient of the noise, 0 or more; the paper uses 0.001 to
@@ -327,7 +328,7 @@ class RandomNoise(NoiseRule):
             minval=-0.5,
             maxval=0.5,
             dtype=layout.dtype,
-            alg="philox",  # The same numbers on every kind of device.
+            alg="philox",  # The same numbers on a CPU and on a GPU.
         )
         if self.scaling == "none":
             return cube

@@ -1,7 +1,5 @@
 import itertools
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -132,28 +130,6 @@ def test_training_dataset__any_number_of_threads__same_bits(num_threads):
     ).with_options(options)
     got = list(dataset.take(5).as_numpy_iterator())
     assert_same(got, batches(5, batch_size=600))
-
-
-def test_training_dataset__op_determinism__same_bits_in_another_process():
-    # The switch cannot be undone in a process, so it gets one of its own.
-    program = f"""
-import hashlib, sys
-import tensorflow as tf
-sys.path.insert(0, {__file__.rsplit("/", 1)[0]!r})
-import test_pipeline
-def digest():
-    hash = hashlib.sha256()
-    for images, labels in test_pipeline.batches(3, batch_size=600):
-        hash.update(images.tobytes() + labels.tobytes())
-    return hash.hexdigest()
-before = digest()
-tf.config.experimental.enable_op_determinism()
-print("same" if digest() == before else "different")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "same", done.stderr
 
 
 def test_training_dataset__graph__has_no_python_in_it():

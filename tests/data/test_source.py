@@ -1,7 +1,5 @@
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -173,17 +171,3 @@ def test_load__not_prepared__error_says_how_to_at_once(tmp_path, name):
 def test_load__unknown_name__error_lists_the_known():
     with pytest.raises(ValueError, match="'digits', 'cifar10', 'cifar100'"):
         source.load("mnist")
-
-
-def test_import__data__leaves_slow_packages_alone():
-    # Keras may import some of them on its own account.
-    program = (
-        "import sys, tensorflow, keras; before = set(sys.modules); "
-        "slow = {'tensorflow_datasets', 'sklearn', 'matplotlib', 'pyarrow'}; "
-        "import tf_gnc.data; "
-        "print(sorted(slow & (set(sys.modules) - before)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "[]", done.stderr

@@ -131,14 +131,14 @@ class FlagSet:
 
 def _explain(flag: flags.Flag) -> list[str]:
     """Returns one flag's lines of the help page."""
-    head = f"  --{flag.name}"
+    head, text = f"  --{flag.name}", flag.help
     if flag.boolean:
         head = f"  --[no]{flag.name}"
     elif isinstance(flag.parser, flags.EnumParser):
-        head += f"=<{'|'.join(flag.parser.enum_values)}>"
+        legal = f"<{'|'.join(flag.parser.enum_values)}>"
+        head, text = f"{head}={legal}", text.removeprefix(f"{legal}: ")
     else:
         head += f"=<{flag.flag_type()}>"
-    text = flag.help
     if flag.default is not None:
         default = flag.default
         if flag.boolean:

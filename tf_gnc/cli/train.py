@@ -121,13 +121,11 @@ def _define_method(flag_set: FlagSet) -> None:
 
 
 def _define_size(flag_set: FlagSet) -> None:
-    small = "Default: one worker per {} examples of the batch.".format(
-        _per_dataset(lambda d: d.examples_per_worker)
-    )
+    small = _per_dataset(lambda d: d.examples_per_worker)
     flag_set.integer(
         "workers",
-        "The paper's M, among whom each batch is split; on one device they "
-        f"take turns. {small}",
+        "The paper's M, among whom each batch is split. Default: one for "
+        f"each {small} examples of the batch.",
         minimum=1,
     )
     flag_set.integer(
@@ -144,22 +142,25 @@ def _define_size(flag_set: FlagSet) -> None:
 
 
 def _define_optimizer(flag_set: FlagSet) -> None:
+    base_rate = _per_dataset(lambda d: d.base_rate)
     flag_set.number(
         "learning_rate",
-        "Highest learning rate. Default: {} per 128 examples of the "
-        "batch.".format(_per_dataset(lambda d: d.base_rate)),
+        f"Highest learning rate. Default: {base_rate} for each 128 examples "
+        "of the batch.",
     )
-    flag_set.number("momentum", "Momentum, 0 to 1.", 0.9)
-    flag_set.number("weight_decay", "L2 in the gradient, 0 or more.", 1e-4)
+    flag_set.number("momentum", "Momentum, 0 to 1.", RunConfig.momentum)
+    flag_set.number(
+        "weight_decay", "L2 in the gradient, 0 or more.", RunConfig.weight_decay
+    )
     flag_set.number(
         "warmup",
         "Fraction of the run during which the rate climbs, 0 to 1.",
-        1 / 16,
+        RunConfig.warmup,
     )
     flag_set.switch(
         "decay",
         "Divide the rate by 10 after 1/2 and after 3/4 of the run.",
-        default=True,
+        RunConfig.decay,
     )
 
 
@@ -188,12 +189,12 @@ def _define_noise(flag_set: FlagSet) -> None:
         "scaling",
         ("filter", "none"),
         "Whether noise is scaled by each filter's norm.",
-        "filter",
+        RunConfig.scaling,
     )
     flag_set.switch(
         "include_vectors",
         "Displace biases and batch normalization's vectors too.",
-        default=True,
+        RunConfig.include_vectors,
     )
 
 
@@ -206,7 +207,7 @@ def _define_run(flag_set: FlagSet) -> None:
     flag_set.switch(
         "deterministic",
         "Give the same weights, bit for bit, each time.",
-        default=False,
+        RunConfig.deterministic,
     )
     flag_set.text(
         "run_dir",
@@ -247,8 +248,8 @@ def _train(prepared: PreparedRun) -> None:
     console.print(
         f"{config.dataset}, {config.model}, {config.method}: "
         f"{config.num_workers} workers x {config.examples_per_worker} "
-        f"examples, {config.epochs} epochs of {prepared.steps_per_epoch} "
-        "steps",
+        f"examples, epochs={config.epochs}, "
+        f"steps_per_epoch={prepared.steps_per_epoch}",
         highlight=False,
         soft_wrap=True,
     )

@@ -27,8 +27,8 @@ from tf_gnc.data import _bits, _pixels
 # to every augmentation of a picture.
 _CROP, _FLIP, _ERASE, _FILL = range(4)
 
-# Each candidate rectangle misses with probability 0.04 under the default
-# hyperparameters, so all eight of them miss once in 10**11 pictures.
+# Each candidate rectangle misses with probability 0.05 under the default
+# hyperparameters, so all eight of them miss once in 10**10 pictures.
 _NUM_CANDIDATES = 8
 
 
@@ -106,7 +106,7 @@ def random_erasing(
     authors' published code, only the size is drawn again and the place is
     then uniform; and the sizes are 8 candidates, of which the first that is
     smaller than the picture in both directions counts. If none is, the
-    picture stays whole (once in 10**11 pictures with the defaults).
+    picture stays whole (once in 10**10 pictures with the defaults).
 
     Args:
         images: uint8 pictures, `(n, height, width, channels)` or rank 3.

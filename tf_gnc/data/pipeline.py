@@ -117,6 +117,23 @@ def training_dataset(
         skip = tf.where(epoch == first_step // num_steps, first_step, 0)
         return tf.reshape(seeds[skip % num_steps :, start:stop], (-1, 2))
 
+    dataset = tf.data.Dataset.counter(first_step // num_steps)
+    seeds = dataset.map(epoch_seeds)
+    dataset = _examples(seeds, images, labels, preprocess, stop - start)
+    endless = tf.data.experimental.assert_cardinality(
+        tf.data.INFINITE_CARDINALITY
+    )
+    return dataset.apply(endless).prefetch(2)
+
+
+def _examples(
+    seeds: tf.data.Dataset,
+    images: np.ndarray,
+    labels: np.ndarray,
+    preprocess: Preprocess,
+    num_rows: int,
+) -> tf.data.Dataset:
+    """Returns batches of `num_rows` examples, given vectors of their seeds."""
     with tf.device("CPU:0"):
         all_images, all_labels = tf.constant(images), tf.constant(labels)
 
@@ -125,18 +142,12 @@ def training_dataset(
         chosen = preprocess.training(tf.gather(all_images, index), seeds)
         return chosen, tf.gather(all_labels, index)
 
-    num_rows = stop - start
-    dataset = tf.data.Dataset.counter(first_step // num_steps)
-    dataset = dataset.map(epoch_seeds)
     # Chunks may span two steps and two epochs, since each row has its seed.
-    dataset = dataset.rebatch(min(num_rows, _CHUNK), drop_remainder=True)
-    dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+    chunks = seeds.rebatch(min(num_rows, _CHUNK), drop_remainder=True)
+    dataset = chunks.map(load, tf.data.AUTOTUNE, deterministic=True)
     if num_rows > _CHUNK:
         dataset = dataset.rebatch(num_rows, drop_remainder=True)
-    endless = tf.data.experimental.assert_cardinality(
-        tf.data.INFINITE_CARDINALITY
-    )
-    return dataset.apply(endless).prefetch(2)
+    return dataset
 
 
 def evaluation_dataset(

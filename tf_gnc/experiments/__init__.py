@@ -8,11 +8,11 @@ from tf_gnc.experiments.defaults import DEFAULTS, make_config
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.runner import (
     PreparedRun,
-    Summary,
     prepare,
     run,
     train,
 )
+from tf_gnc.experiments.summary import Summary
 
 __all__ = [
     "DEFAULTS",

@@ -8,7 +8,6 @@ Floor 4: may import from floors 0 to 3 and from this folder.
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -200,7 +199,7 @@ def _uneven(batch_size: int, num_workers: int) -> str:
 def _check_switch(switch_epoch: int | None, epochs: int) -> None:
     if switch_epoch is None or switch_epoch >= epochs:
         advice = (
-            f"The paper switches after 3/4, here {math.ceil(3 * epochs / 4)}."
+            f"The paper switches after 3/4, here {3 * epochs // 4}."
             if epochs > 1
             else "Train for more than one epoch."
         )

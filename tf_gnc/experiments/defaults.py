@@ -77,12 +77,12 @@ DEFAULTS: Mapping[str, DatasetDefaults] = types.MappingProxyType(
     {
         "digits": DatasetDefaults(
             model="resnet8",
-            num_workers=16,
+            num_workers=32,
             examples_per_worker=16,
-            epochs=40,
+            epochs=120,
             base_rate=0.1,
             alpha=0.1,
-            alpha_rnc={"rnc": {256: 0.01}, "gnc_to_rnc": {256: 2.0}},
+            alpha_rnc={"rnc": {512: 0.01}, "gnc_to_rnc": {512: 2.0}},
         ),
         "cifar10": _CIFAR,
         "cifar100": dataclasses.replace(
@@ -129,7 +129,9 @@ def make_config(
     if alpha_rnc is not None:
         values.setdefault("alpha_rnc", alpha_rnc)
     if METHODS[method].switches:
-        values.setdefault("switch_epoch", math.ceil(3 * epochs / 4))
+        # Rounded down, to lie inside a run of two epochs too. A run of one has
+        # no room for a switch, which RunConfig will say.
+        values.setdefault("switch_epoch", 3 * epochs // 4 or None)
     values.update(num_workers=num_workers, batch_size=batch_size)
     return RunConfig(dataset=dataset, method=method, **values)
 

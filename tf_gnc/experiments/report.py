@@ -88,17 +88,12 @@ def _mark_best(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     )
     if best is None:
         return
-    axes.axhline(best["val_accuracy"], color=_QUIET, lw=0.8, ls=":")
-    axes.annotate(
-        f"best {best['val_accuracy']:.2%} (epoch {best['epoch']})",
-        (1, best["val_accuracy"]),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -4),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=8,
+    axes.axhline(
+        best["val_accuracy"],
         color=_QUIET,
+        lw=0.9,
+        ls=":",
+        label=f"best: {best['val_accuracy']:.2%}, epoch {best['epoch']}",
     )
 
 

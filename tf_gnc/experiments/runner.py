@@ -16,7 +16,6 @@ import math
 import os
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -27,6 +26,7 @@ from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.files import RunFiles, new_run_dir
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.metrics import MetricsLog
+from tf_gnc.experiments.summary import Summary, summarize
 from tf_gnc.optimizers import MomentumSGD
 from tf_gnc.schedules import StepDecay, WarmUp
 from tf_gnc.train_step import GNCModel
@@ -41,48 +41,6 @@ __all__ = [
 ]
 
 _EVALUATION_BATCH = 1000  # Examples; any number gives the same result.
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """What came out of a run; None stands for a number that isn't finite.
-
-    Attributes:
-        dataset: The data set's name.
-        model: The model's name.
-        method: The method's name.
-        seed: The run's seed.
-        epochs: Passes over the training data.
-        batch_size: Examples per update.
-        num_workers: The paper's M.
-        num_replicas: The devices that carried the workers.
-        val_accuracy: On the test data, after the last epoch.
-        best_val_accuracy: On the test data, after the best epoch.
-        train_loss: Mean over the batches of the last epoch.
-        seconds: From the first step to the last file, tracing included.
-        examples_per_second: Of training alone. The first epoch, in which
-            TensorFlow traces the step, is left out if there are others.
-        peak_memory_bytes: The most memory that the process has ever held.
-    """
-
-    dataset: str
-    model: str
-    method: str
-    seed: int
-    epochs: int
-    batch_size: int
-    num_workers: int
-    num_replicas: int
-    val_accuracy: float | None
-    best_val_accuracy: float | None
-    train_loss: float | None
-    seconds: float
-    examples_per_second: float
-    peak_memory_bytes: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns all values as JSON can hold them."""
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +142,7 @@ def train(
     config, files = prepared.config, prepared.files
     began = time.perf_counter()
     log = MetricsLog(files, prepared.schedule)
-    training, test = _datasets(prepared)
+    training, test = build_datasets(config, prepared.images)
     prepared.model.fit(
         training,
         epochs=config.epochs,
@@ -203,7 +161,13 @@ def train(
     files.write(
         "curves.png", lambda path: report.draw_curves(log.rows, title, path)
     )
-    summary = _summarize(prepared, log, time.perf_counter() - began)
+    summary = summarize(
+        config,
+        log,
+        num_replicas=prepared.model.distribute_strategy.num_replicas_in_sync,
+        steps_per_epoch=prepared.steps_per_epoch,
+        seconds=time.perf_counter() - began,
+    )
     files.write_json("summary.json", summary.to_dict())
     return summary
 
@@ -261,11 +225,10 @@ def _build_model(config: RunConfig, schedule: WarmUp) -> GNCModel:
     return model
 
 
-def _datasets(
-    prepared: PreparedRun,
+def build_datasets(
+    config: RunConfig, images: data.Images
 ) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Returns the training data and the test data."""
-    config, images = prepared.config, prepared.images
+    """Returns the endless training data and the test data of a run."""
     preprocess = data.DATASETS[config.dataset].preprocess
     if not config.augment:
         preprocess = preprocess.without_augmentation()
@@ -283,31 +246,3 @@ def _datasets(
         preprocess=preprocess,
     )
     return training, test
-
-
-def _summarize(
-    prepared: PreparedRun, log: MetricsLog, seconds: float
-) -> Summary:
-    config = prepared.config
-    measured = log.training_seconds[1:] or log.training_seconds
-    examples = len(measured) * prepared.steps_per_epoch * config.batch_size
-    accuracies = [row["val_accuracy"] for row in log.rows]
-    strategy = prepared.model.distribute_strategy
-    return Summary(
-        dataset=config.dataset,
-        model=config.model,
-        method=config.method,
-        seed=config.seed,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        num_replicas=strategy.num_replicas_in_sync,
-        val_accuracy=accuracies[-1],
-        best_val_accuracy=max(
-            (a for a in accuracies if a is not None), default=None
-        ),
-        train_loss=log.rows[-1]["loss"],
-        seconds=seconds,
-        examples_per_second=examples / sum(measured),
-        peak_memory_bytes=provenance.peak_memory_bytes(),
-    )

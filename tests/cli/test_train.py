@@ -1,0 +1,170 @@
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from tf_gnc.cli import progress
+from tf_gnc.cli.main import main
+from tf_gnc.experiments import RunConfig
+
+TINY = ["--workers=2", "--batch_size=512", "--epochs=1"]
+
+
+@pytest.fixture
+def tiny(digits_dir, tmp_path):
+    """Flags of a run of two steps, and its directory."""
+    run_dir = tmp_path / "run"
+    return [f"--data_dir={digits_dir}", f"--run_dir={run_dir}", *TINY], run_dir
+
+
+def _one_error(capsys):
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.startswith("tf-gnc train: error: ")
+    return err
+
+
+def test_train__twice_in_a_process__second_run_dir_is_refused_untouched(
+    tiny, capsys
+):
+    flags, run_dir = tiny
+    assert main(["train", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "epoch 1/1" in out
+    assert f"in {run_dir}" in out
+    before = {path: path.read_bytes() for path in run_dir.iterdir()}
+    assert len(before) == 5
+    assert main(["train", *flags]) == 2
+    assert "new or empty" in _one_error(capsys)
+    assert {path: path.read_bytes() for path in run_dir.iterdir()} == before
+    written = json.loads((run_dir / "config.json").read_text())
+    assert RunConfig.from_dict(written["config"]).batch_size == 512
+    assert written["command"].startswith("tf-gnc train --data_dir=")
+
+
+def test_train__help__shows_defaults_per_data_set(capsys):
+    assert main(["train", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "160 (cifar10, cifar100)" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--method=sgd"], ["--method=sgd", "dpsgd|rnc|gnc|gnc_to_rnc"]),
+        (["--workers=0"], ["--workers=0", "positive"]),
+        (["--lerning_rate=1"], ["lerning_rate", "learning_rate"]),
+        (["--learning_rate=nan"], ["`learning_rate`", "got learning_rate=nan"]),
+        (["--momentum=2"], ["`momentum`", "at most 1", "got momentum=2.0"]),
+        (["--seed=3000000000"], ["`seed`", "at most 2147483647"]),
+        (["--workers=3", "--batch_size=64"], ["batch_size=64", "63"]),
+        (["--method=dpsgd", "--alpha=1"], ["--alpha", "gnc|gnc_to_rnc"]),
+        (["--method=gnc_to_rnc", "--epochs=4", "--switch_epoch=4"], ["here 3"]),
+        (["--batch_size=2048"], ["batch_size=2048 with 1437 examples"]),
+        (["--dataset=cifar10"], ["'cifar10' is not prepared", "--download"]),
+        (["--run_dir=gs://bucket/run"], ["local directory"]),
+        (["digits"], ["only flags", "'digits'"]),
+    ],
+)
+def test_train__bad_command__one_line_exit_2_and_nothing_left(
+    flags, words, digits_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", f"--data_dir={digits_dir}", *flags]) == 2
+    err = _one_error(capsys)
+    assert all(word in err for word in words), err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train__full_disk_at_the_start__exit_2_and_nothing_left(
+    tiny, monkeypatch, capsys
+):
+    flags, run_dir = tiny
+    usage = shutil.disk_usage("/")._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert main(["train", *flags]) == 2
+    assert "disk is full" in _one_error(capsys)
+    assert not run_dir.exists()
+
+
+def test_train__disk_full_in_the_run__exit_1_and_keeps_what_there_is(
+    tiny, monkeypatch, capsys
+):
+    flags, run_dir = tiny
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == "model.keras":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert main(["train", *flags]) == 1
+    err = _one_error(capsys)
+    assert "No space left on device" in err
+    assert f"kept in {run_dir}" in err
+    names = sorted(path.name for path in run_dir.iterdir())
+    assert names == ["config.json", "metrics.jsonl"]
+    (row,) = (run_dir / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(row)["epoch"] == 1
+
+
+def test_train__gradients_not_finite__exit_1_and_one_line(tiny, capsys):
+    flags, run_dir = tiny
+    flags = [*flags, "--learning_rate=1e30", "--warmup=0"]
+    assert main(["train", *flags]) == 1
+    assert f"kept in {run_dir}" in _one_error(capsys)
+    assert (run_dir / "config.json").exists()
+    assert not (run_dir / "summary.json").exists()
+
+
+def test_train__interrupted__exit_130_and_keeps_the_rows(
+    tiny, monkeypatch, capsys
+):
+    flags, run_dir = tiny
+
+    def interrupt(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(progress.EpochLines, "on_epoch_end", interrupt)
+    assert main(["train", *flags]) == 130
+    assert capsys.readouterr().err == "\ntf-gnc train: interrupted.\n"
+    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_train__threads_too_late__says_so_and_runs(tiny, capsys):
+    flags, run_dir = tiny
+    # More than any machine has, so that it isn't what TensorFlow runs with.
+    assert main(["train", *flags, "--threads=997"]) == 0
+    assert "--threads=997 comes too late" in capsys.readouterr().err
+    assert (run_dir / "summary.json").exists()
+
+
+def test_installed_command__deterministic_twice__same_weights_bit_for_bit(
+    digits_dir, tmp_path
+):
+    command = [
+        str(Path(sys.executable).with_name("tf-gnc")), "train",
+        f"--data_dir={digits_dir}", *TINY, "--method=gnc_to_rnc", "--epochs=2",
+        "--deterministic", "--seed=4",
+    ]  # fmt: skip
+    weights = []
+    for name in ("first", "second"):
+        run_dir = tmp_path / name
+        done = subprocess.run(
+            [*command, f"--run_dir={run_dir}"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert "epoch 2/2" in done.stdout
+        model = keras.models.load_model(run_dir / "model.keras")
+        weights.append(model.get_weights())
+    for first, second in zip(*weights, strict=True):
+        np.testing.assert_array_equal(first, second)

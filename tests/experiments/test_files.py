@@ -1,0 +1,98 @@
+import errno
+import json
+import os
+import shutil
+
+import pytest
+
+from tf_gnc.experiments.files import RunFiles, finite_or_none, new_run_dir
+
+
+def test_run_files__empty_directory__is_taken(tmp_path):
+    files = RunFiles(tmp_path)
+    files.claim()
+    assert files.names() == ["metrics.jsonl"]
+
+
+def test_run_files__looking__makes_nothing(tmp_path):
+    RunFiles(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_files__directory_with_a_file__is_refused_and_untouched(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(FileExistsError, match="which holds files"):
+        RunFiles(tmp_path)
+    assert (tmp_path / "notes").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_run_files__a_file_of_that_name__is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="which is a file"):
+        RunFiles(tmp_path / "run")
+
+
+def test_run_files__remote_address__is_refused():
+    with pytest.raises(ValueError, match="run_dir='gs://bucket/run'"):
+        RunFiles("gs://bucket/run")
+
+
+def test_claim__two_runs_at_once__one_is_refused(tmp_path):
+    first, second = RunFiles(tmp_path), RunFiles(tmp_path)
+    first.claim()
+    with pytest.raises(FileExistsError, match="which holds files"):
+        second.claim()
+
+
+def test_run_files__full_disk__error_has_the_numbers(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match="needs 32 MiB, got 1.0 MiB") as caught:
+        RunFiles(tmp_path / "run")
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_write__writer_fails__leaves_neither_half_nor_whole(tmp_path):
+    files = RunFiles(tmp_path)
+
+    def write_half(path):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        files.write("model.keras", write_half)
+    assert files.names() == []
+
+
+def test_write_json__nan__is_refused_rather_than_written(tmp_path):
+    files = RunFiles(tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json("summary.json", {"loss": float("nan")})
+    assert files.names() == []
+
+
+def test_append_row__two_rows__each_is_a_line_at_once(tmp_path):
+    files = RunFiles(tmp_path)
+    files.claim()
+    for epoch in (1, 2):
+        files.append_row({"epoch": epoch})
+        lines = files.path("metrics.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1]) == {"epoch": epoch}
+    assert len(lines) == 2
+
+
+def test_new_run_dir__name_taken__counts_on(tmp_path):
+    # The clock may tick between two calls, so up to three names are tried.
+    names = []
+    for _ in range(3):
+        names.append(new_run_dir("digits", "gnc", tmp_path))
+        names[-1].mkdir()
+    assert len(set(names)) == 3
+    assert all(path.name.startswith("digits-gnc-2") for path in names)
+    assert any(path.name.endswith(("-2", "-3")) for path in names)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_finite_or_none__not_finite__is_none(value):
+    assert finite_or_none(value) is None
