@@ -103,9 +103,7 @@ def largest_difference(first, second):
 def float_weights(model):
     """Weights and moving statistics, without the states of seeds."""
     return [
-        v.numpy()
-        for v in model.variables
-        if "seed_generator" not in v.path
+        v.numpy() for v in model.variables if "seed_generator" not in v.path
     ]
 
 

@@ -18,6 +18,15 @@ import tensorflow as tf
 from keras.src.random import seed_generator as _seed_generator
 
 
+def is_built(model: keras.Model) -> bool:
+    """Tells whether a model and all layers in it have their variables.
+
+    Why: `built` of a subclassed model may be true while its layers wait for
+    their first call; the list of all layers, nested ones too, is private.
+    """
+    return all(layer.built for layer in model._flatten_layers())
+
+
 def build(model: keras.Model, data: Any) -> None:
     """Builds model, metrics and loss from a batch, before any step is traced.
 

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc import _check, workers
+from tf_gnc import _check, _keras_compat, workers
 from tf_gnc.noise import NoiseRule
 from tf_gnc.plan import StepPlan
 
@@ -130,7 +130,7 @@ class NoiseSettings:
                 self._warn_of_changed_weights()
             return self.train_function
         super().make_train_function(force=True)
-        if self._plan is None and self.built:
+        if self._plan is None and _keras_compat.is_built(self):
             self._make_plan()
         take_step = self.train_function
 

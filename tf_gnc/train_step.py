@@ -188,9 +188,19 @@ class GNCTrainStep(NoiseSettings):
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
 class GNCModel(GNCTrainStep, keras.Model):
-    """A `keras.Model` with `GNCTrainStep` mixed in.
+    """A functional `keras.Model` with `GNCTrainStep` mixed in.
 
-    Make it from inputs and outputs, or subclass it, as `keras.Model`.
+    For a model with a `call` of its own mix it in yourself:
+    `class Mine(tf_gnc.GNCTrainStep, keras.Model)`.
+
+    Args:
+        inputs: As for `keras.Model`.
+        outputs: As for `keras.Model`.
+        name: The model's name.
+        **kwargs: As for `keras.Model`.
+
+    Raises:
+        TypeError: If inputs or outputs are missing.
 
     Example:
         >>> inputs = keras.Input((8,))
@@ -199,3 +209,21 @@ class GNCModel(GNCTrainStep, keras.Model):
         >>> model.compile("sgd", "mse", noise=GradientNoise(alpha=0.1),
         ...               num_workers=4)
     """
+
+    def __init__(
+        self,
+        inputs: Any = None,
+        outputs: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # Keras turns this class into a functional one when it is first used
+        # as one, so a subclass with a `call` would work or not by luck.
+        if inputs is None or outputs is None:
+            raise TypeError(
+                f"`{type(self).__name__}` is made from inputs and outputs, got "
+                f"inputs={inputs!r} and outputs={outputs!r}. For a model with "
+                "a `call` of its own write "
+                "`class Mine(tf_gnc.GNCTrainStep, keras.Model)`."
+            )
+        super().__init__(inputs, outputs, name=name, **kwargs)

@@ -1,7 +1,9 @@
 import errno
 import json
 import os
+import resource
 import shutil
+import signal
 
 import pytest
 
@@ -80,6 +82,27 @@ def test_append_row__two_rows__each_is_a_line_at_once(tmp_path):
         lines = files.path("metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[-1]) == {"epoch": epoch}
     assert len(lines) == 2
+
+
+def test_append_row__disk_fills_up_halfway__takes_the_half_line_back(
+    tmp_path,
+):
+    files = RunFiles(tmp_path)
+    files.claim()
+    files.append_row({"epoch": 1})
+    before = files.path("metrics.jsonl").read_bytes()
+    # A limit on the size of files stands in for the end of the disk: the
+    # system writes what fits, then fails.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.append_row({"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert files.path("metrics.jsonl").read_bytes() == before
 
 
 def test_new_run_dir__name_taken__counts_on(tmp_path):

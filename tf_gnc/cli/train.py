@@ -69,12 +69,15 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         _say(error, verbose)
         return 2
+    kept = f"What was written is kept in {prepared.files.directory}."
     try:
         _train(prepared)
     except _FAILURES as error:
-        kept = f"What was written is kept in {prepared.files.directory}."
         _say(error, verbose, kept)
         return 1
+    except KeyboardInterrupt:
+        print(f"\n{_USAGE}: interrupted. {kept}", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -264,7 +267,13 @@ def _say(error: Exception, verbose: bool, more: str = "") -> None:
     """Prints an error as one line, after its traceback if asked for."""
     if verbose:
         traceback.print_exception(error)
-    message = " ".join(f"{error} {more}".split())
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        # Without the number that Python puts in front.
+        where = f" ({error.filename})" if error.filename else ""
+        message = f"{error.strerror}{where}"
+    message = f"{message.rstrip('.')}. {more}"
+    message = " ".join(message.split())
     print(f"{_USAGE}: error: {message}", file=sys.stderr)
 
 

@@ -89,10 +89,20 @@ class RunFiles:
             raise self._taken() from None
 
     def append_row(self, row: Mapping[str, Any]) -> None:
-        """Adds a line to metrics.jsonl and hands it to the system at once."""
-        line = json.dumps(row, allow_nan=False)
-        with self.path("metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Adds a line to metrics.jsonl and hands it to the system at once.
+
+        If the disk fills up halfway, the half line is taken back.
+        """
+        line = json.dumps(row, allow_nan=False) + "\n"
+        unsent = line.encode()
+        with self.path("metrics.jsonl").open("ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                while unsent:
+                    unsent = unsent[file.write(unsent) :]
+            except OSError:
+                file.truncate(whole)
+                raise
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file; there is either all of it or nothing."""

@@ -1,0 +1,153 @@
+"""GNCtoRNC and schedules of the coefficient."""
+
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+
+import tf_gnc
+from tests import problems
+
+M = 4
+
+
+def _run(callbacks=(), epochs=4, noise=None, **fit):
+    x, y = problems.images(32)
+    model = problems.full_network()
+    model, history = problems.trained(
+        model,
+        x,
+        y,
+        epochs=epochs,
+        noise=noise,
+        num_workers=M,
+        fit={"callbacks": list(callbacks), **fit},
+    )
+    return model, history
+
+
+class _Note(keras.callbacks.Callback):
+    """Notes the rule in force in each epoch, and the first memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.rules, self.first_memory = [], None
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rules.append(self.model.noise)
+        if epoch == 0 and self.model._plan.memory is not None:
+            self.first_memory = weakref.ref(self.model._plan.memory.gradients)
+
+
+def test_switch_noise__gnc_to_rnc__is_two_fits_one_after_the_other():
+    gnc = tf_gnc.GradientNoise(alpha=1.0)
+    rnc = tf_gnc.RandomNoise(alpha=0.5, seed=3)
+    switched, _ = _run(
+        [tf_gnc.callbacks.SwitchNoise(epoch=2, noise=rnc)], noise=gnc
+    )
+    by_hand, _ = _run(epochs=2, noise=gnc)
+    by_hand.noise = rnc
+    x, y = problems.images(32)
+    by_hand.fit(
+        x, y, batch_size=16, shuffle=False, verbose=0, initial_epoch=2, epochs=4
+    )
+    for a, b in zip(switched.variables, by_hand.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
+    only_gnc, _ = _run(noise=gnc)
+    difference = problems.largest_difference(
+        problems.float_weights(switched), problems.float_weights(only_gnc)
+    )
+    assert difference > 1e-4
+
+
+def test_switch_noise__after_the_switch__old_memory_is_freed():
+    note = _Note()
+    gnc, rnc = tf_gnc.GradientNoise(1.0), tf_gnc.RandomNoise(0.5, seed=3)
+    model, _ = _run([tf_gnc.callbacks.SwitchNoise(2, rnc), note], noise=gnc)
+    assert note.rules == [gnc, gnc, rnc, rnc]
+    gc.collect()
+    assert note.first_memory() is None
+    assert model._plan.memory is None
+
+
+def test_switch_noise__run_that_starts_later__switches_at_once():
+    note, rnc = _Note(), tf_gnc.RandomNoise(0.5, seed=3)
+    _run(
+        [tf_gnc.callbacks.SwitchNoise(2, rnc), note],
+        epochs=5,
+        noise=tf_gnc.GradientNoise(1.0),
+        initial_epoch=3,
+    )
+    assert note.rules == [rnc, rnc]
+
+
+@pytest.mark.parametrize("replicas", [2])
+def test_switch_noise__two_replicas__same_run_as_one(replicas):
+    def run():
+        switch = tf_gnc.callbacks.SwitchNoise(
+            2, tf_gnc.RandomNoise(0.5, seed=3)
+        )
+        return _run([switch], noise=tf_gnc.GradientNoise(1.0))[0]
+
+    one = problems.float_weights(run())
+    with problems.mirrored(replicas):
+        two = problems.float_weights(run())
+    assert problems.largest_difference(one, two) < 1e-5
+
+
+def test_switch_noise__beyond_the_run__error_names_both():
+    switch = tf_gnc.callbacks.SwitchNoise(4, None)
+    with pytest.raises(ValueError, match="epoch=4 with epochs=4"):
+        _run([switch], noise=tf_gnc.GradientNoise(1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epoch": -1, "noise": None}, "epoch=-1"),
+        ({"epoch": 1.5, "noise": None}, "epoch=1.5"),
+        ({"epoch": 1, "noise": "rnc"}, "noise='rnc'"),
+    ],
+)
+def test_switch_noise__bad_argument__error_shows_it(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tf_gnc.callbacks.SwitchNoise(**arguments)
+
+
+def test_switch_noise__stock_keras_model__error_says_what_it_needs():
+    x, y = problems.images(16)
+    model = problems.plain_network(keras.Model)
+    switch = tf_gnc.callbacks.SwitchNoise(0, None)
+    with pytest.raises(ValueError, match="needs a model with .*GNCTrainStep"):
+        problems.trained(model, x, y, fit={"callbacks": [switch]})
+
+
+def test_alpha_schedule__of_the_epoch__is_logged_and_in_force():
+    schedule = tf_gnc.callbacks.AlphaSchedule(lambda epoch: 0.5 * epoch)
+    model, history = _run([schedule], noise=tf_gnc.GradientNoise(1.0))
+    assert history["alpha"] == [0.0, 0.5, 1.0, 1.5]
+    constant = tf_gnc.callbacks.AlphaSchedule(lambda epoch: 1.0)
+    same, _ = _run([constant], noise=tf_gnc.GradientNoise(0.0))
+    plain, _ = _run(noise=tf_gnc.GradientNoise(1.0))
+    for a, b in zip(same.variables, plain.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    difference = problems.largest_difference(
+        problems.float_weights(model), problems.float_weights(plain)
+    )
+    assert difference > 1e-4
+
+
+def test_alpha_schedule__of_epoch_and_alpha__builds_on_the_last():
+    schedule = tf_gnc.callbacks.AlphaSchedule(lambda epoch, alpha: alpha / 2)
+    _, history = _run([schedule], noise=tf_gnc.GradientNoise(1.0), epochs=3)
+    assert history["alpha"] == [0.5, 0.25, 0.125]
+
+
+def test_alpha_schedule__bad_values__errors_show_them():
+    with pytest.raises(ValueError, match="schedule=0.1"):
+        tf_gnc.callbacks.AlphaSchedule(0.1)
+    negative = tf_gnc.callbacks.AlphaSchedule(lambda epoch: -0.5)
+    with pytest.raises(ValueError, match="alpha=-0.5"):
+        _run([negative], noise=tf_gnc.GradientNoise(1.0))
