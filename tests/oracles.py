@@ -21,7 +21,7 @@ def gradient(weights, x, y):
     width = x.shape[2] - size_v + 1
     loss = 0.0
     gradients = [np.zeros_like(w) for w in weights]
-    for image, label in zip(x, y):
+    for image, label in zip(x, y, strict=True):
         z = np.zeros((height, width, filters))
         for i in range(height):
             for j in range(width):
@@ -58,7 +58,7 @@ def filters_of(tensor):
 def displaced(weights, noise, step_size, scaling, include_vectors, bound):
     """Eq. 3, or Eq. 6 with scaling="filter"; step_size is alpha * eta."""
     result = []
-    for x, w in zip(weights, noise):
+    for x, w in zip(weights, noise, strict=True):
         x_i = x.copy()
         for p in filters_of(x):
             if x.ndim < 2 and not include_vectors:
@@ -119,7 +119,10 @@ def train(
         current, noises = [], []
         for i in range(num_workers):
             if method == "gnc":
-                noise = [g - m for g, m in zip(previous[i], mean_before)]
+                noise = [
+                    g - m
+                    for g, m in zip(previous[i], mean_before, strict=True)
+                ]
             else:
                 noise = draw(step, i)
                 if scaling == "filter":

@@ -5,35 +5,58 @@ Train any Keras model with GNC through plain `compile` and `fit`:
     model = tf_gnc.GNCModel(inputs, outputs)
     model.compile(..., noise=tf_gnc.GradientNoise(alpha=0.1), num_workers=256)
     model.fit(dataset, epochs=160)
+
+The versions of TensorFlow and Keras are checked before either is imported.
 """
 
+import importlib
+import pathlib
+import sys
+from typing import Any
+
 from tf_gnc import _versions
+from tf_gnc._version import __version__
 
-_versions.check()  # Before any import that another version would make fail.
+_versions.check()
 
-from tf_gnc import (  # noqa: E402
-    callbacks,
-    data,
-    models,
-    optimizers,
-    schedules,
-)
-from tf_gnc._version import __version__  # noqa: E402
-from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise  # noqa: E402
-from tf_gnc.threads import set_threads  # noqa: E402
-from tf_gnc.train_step import GNCModel, GNCTrainStep  # noqa: E402
+# public name: the module that holds it, or None for a module itself.
+_EXPORTS = {
+    "GNCModel": "tf_gnc.train_step",
+    "GNCTrainStep": "tf_gnc.train_step",
+    "GradientNoise": "tf_gnc.noise",
+    "NoiseRule": "tf_gnc.noise",
+    "RandomNoise": "tf_gnc.noise",
+    "callbacks": None,
+    "data": None,
+    "experiments": None,
+    "models": None,
+    "optimizers": None,
+    "schedules": None,
+    "set_threads": "tf_gnc.threads",
+}
 
-__all__ = [
-    "GNCModel",
-    "GNCTrainStep",
-    "GradientNoise",
-    "NoiseRule",
-    "RandomNoise",
-    "__version__",
-    "callbacks",
-    "data",
-    "models",
-    "optimizers",
-    "schedules",
-    "set_threads",
-]
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'tf_gnc' has no attribute {name!r}")
+    if _EXPORTS[name] is None:
+        return importlib.import_module(f"tf_gnc.{name}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Lists the public names, those not imported yet included."""
+    return sorted({*globals(), *__all__})
+
+
+# Importing these registers the classes that `.keras` files name. The command
+# line imports them itself, once it has quieted TensorFlow's log and read its
+# flags, so that `tf-gnc --help` answers at once.
+if pathlib.Path(*sys.argv[:1]).stem not in ("tf-gnc", "tf-gnc-script"):
+    for _name in ("GNCModel", "optimizers", "schedules"):
+        __getattr__(_name)

@@ -1,0 +1,260 @@
+"""The rules of the house: floors, private names, sizes, examples."""
+
+import ast
+import doctest
+import importlib
+import pathlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tf_gnc
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / "tf_gnc"
+
+# A file imports from lower floors, and from its own folder. A new file or
+# folder must choose its floor here.
+FLOORS = {
+    0: [
+        "_check",
+        "_keras_compat",
+        "_version",
+        "_versions",
+        "layout",
+        "threads",
+    ],
+    1: [
+        "analysis",
+        "data",
+        "memory",
+        "model_state",
+        "models",
+        "noise",
+        "optimizers",
+        "schedules",
+        "workers",
+    ],
+    2: ["compiling", "distribute", "plan", "totals", "train_step"],
+    3: ["callbacks"],
+    4: ["experiments"],
+    5: ["cli"],
+}
+FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
+# The files of this floor are one step, cut into pieces.
+OPEN_FLOOR = 2
+
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 50
+
+# Why an `Example:` of theirs can't be run.
+UNTESTED_EXAMPLES = {
+    "tf_gnc.threads.set_threads": "it must come before TensorFlow starts",
+}
+
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path.read_text()
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {module: ast.parse(source) for module, source in SOURCES.items()}
+EVERY_MODULE = pytest.mark.parametrize("module", SOURCES)
+
+
+def _room(module):
+    """The name in `FLOORS`: what follows `tf_gnc.`, or None for itself."""
+    parts = module.removesuffix(".__init__").split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def _imports(tree):
+    """All modules that a file imports, inside functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+
+
+def _floor_breaches(module, tree):
+    """The imports of a file that its floor does not allow."""
+    room = _room(module)
+    floor = FLOOR_OF[room]
+    breaches = []
+    for name in _imports(tree):
+        if name.split(".")[0] != "tf_gnc":
+            continue
+        other = _room(name)
+        # The package itself, or a name that it collects, is above everybody.
+        above = other not in FLOOR_OF or FLOOR_OF[other] > floor
+        beside = not above and FLOOR_OF[other] == floor and other != room
+        if above or (beside and floor not in (0, OPEN_FLOOR)):
+            breaches.append(name)
+    return breaches
+
+
+@EVERY_MODULE
+def test_floors__each_file__has_one_and_imports_from_lower_ones(module):
+    if _room(module) is None:
+        return  # the package collects the public names of all floors
+    assert _room(module) in FLOOR_OF, f"choose a floor for {module}"
+    assert _floor_breaches(module, TREES[module]) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "allowed"),
+    [
+        ("tf_gnc.memory", "from tf_gnc import _keras_compat", True),
+        ("tf_gnc.memory", "from tf_gnc import train_step", False),
+        ("tf_gnc.memory", "from tf_gnc.noise import NoiseRule", False),
+        ("tf_gnc.memory", "from tf_gnc import GradientNoise", False),
+        ("tf_gnc.memory", "import tf_gnc", False),
+        ("tf_gnc.memory", "def f():\n    import tf_gnc.callbacks", False),
+        ("tf_gnc.plan", "from tf_gnc.totals import Totals", True),
+        ("tf_gnc.data.source", "from tf_gnc.data import registry", True),
+        ("tf_gnc.data.source", "from tf_gnc.models import MODELS", False),
+        ("tf_gnc.callbacks.__init__", "from tf_gnc import compiling", True),
+    ],
+)
+def test_floors__a_line_of_code__is_judged_as_the_rule_says(
+    module, line, allowed
+):
+    assert (_floor_breaches(module, ast.parse(line)) == []) == allowed
+
+
+def _private_names(tree):
+    """Private modules of Keras and TensorFlow that a file names in code."""
+    private = re.compile(
+        r"(keras\.src|tensorflow\.python|(tf|tensorflow|keras)\.__?internal)"
+        r"\b|.*\.__internal__"
+    )
+    names = list(_imports(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            names.append(ast.unparse(node))
+        elif isinstance(node, ast.Call):  # importlib.import_module("...")
+            names += [
+                a.value
+                for a in node.args
+                if isinstance(a, ast.Constant) and isinstance(a.value, str)
+            ]
+    return [name for name in names if private.match(name)]
+
+
+@EVERY_MODULE
+def test_private_names__of_keras_and_tensorflow__stand_in_one_file(module):
+    found = _private_names(TREES[module])
+    if module == "tf_gnc._keras_compat":
+        assert found  # the search finds what there is to find
+    else:
+        assert found == []
+
+
+@EVERY_MODULE
+def test_private_attributes__of_others__stand_in_one_file(module):
+    # An attribute with a leading underscore that no file of ours defines must
+    # be somebody else's.
+    used = {
+        node.attr
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute)
+        and re.match(r"_(?!_)", node.attr)
+        and isinstance(node.ctx, ast.Load)
+    }
+    foreign = used - _defined_here() - {"_asdict", "_replace", "_fields"}
+    if module == "tf_gnc._keras_compat":
+        assert "_symbolic_build" in foreign
+    else:
+        assert foreign == set()
+
+
+def _defined_here():
+    """All names that the package's own files define."""
+    names = {part for module in SOURCES for part in module.split(".")}
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name | ast.Attribute):
+                if isinstance(node.ctx, ast.Store):
+                    names.add(getattr(node, "attr", getattr(node, "id", None)))
+    # What the file for private names puts into Keras's objects isn't ours.
+    return names - {"_all_reduce_sum_gradients"}
+
+
+@EVERY_MODULE
+def test_sizes__each_file_and_function__fit_on_a_few_screens(module):
+    num_lines = len(SOURCES[module].splitlines())
+    assert num_lines <= MAX_FILE_LINES, f"{module}: {num_lines} lines"
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            if ast.get_docstring(node) is not None:
+                text = node.body[0]
+                length -= text.end_lineno - text.lineno + 1
+            where = f"{module}.{node.name}: {length} lines"
+            assert length <= MAX_FUNCTION_LINES, where
+
+
+def test_setup_py__only_a_shim__has_two_lines():
+    assert (ROOT / "setup.py").read_text().splitlines() == [
+        "from setuptools import setup",
+        "setup()",
+    ]
+
+
+def _docstrings(module):
+    """Pairs of a dotted name and its docstring."""
+
+    def visit(name, node):
+        yield name, ast.get_docstring(node) or ""
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef):
+                yield from visit(f"{name}.{child.name}", child)
+
+    yield from visit(module.removesuffix(".__init__"), TREES[module])
+
+
+@EVERY_MODULE
+def test_examples__each_that_is_announced__can_be_run(module):
+    for name, text in _docstrings(module):
+        if name in UNTESTED_EXAMPLES:
+            assert ">>>" not in text
+        elif re.search(r"^Examples?:", text, re.MULTILINE):
+            example = re.split(r"^Examples?:", text, flags=re.MULTILINE)[1]
+            assert ">>> " in example, name
+
+
+def _has_examples(module):
+    return any(">>> " in text for _, text in _docstrings(module))
+
+
+def test_examples__modules_that_users_read_first__have_some():
+    assert {
+        "tf_gnc._check",
+        "tf_gnc.callbacks.noise",
+        "tf_gnc.layout",
+        "tf_gnc.models.__init__",
+        "tf_gnc.noise",
+        "tf_gnc.optimizers.momentum",
+        "tf_gnc.schedules",
+        "tf_gnc.train_step",
+        "tf_gnc.workers",
+    } <= set(filter(_has_examples, SOURCES))
+
+
+@pytest.mark.parametrize("module", filter(_has_examples, SOURCES))
+def test_examples__run__show_what_they_say(module):
+    module = importlib.import_module(module.removesuffix(".__init__"))
+    names = {"np": np, "tf": tf, "keras": keras}
+    names.update({name: getattr(tf_gnc, name) for name in tf_gnc.__all__})
+    printed = []
+    runner = doctest.DocTestRunner()
+    finder = doctest.DocTestFinder()
+    # A module's own names come before the package's.
+    for test in finder.find(module, globs={**names, **vars(module)}):
+        runner.run(test, out=printed.append)
+    assert runner.tries > 0
+    assert runner.failures == 0, "".join(printed)

@@ -1,0 +1,391 @@
+"""Why each private entry is needed, and that it works.
+
+A test here fails if the entry stops working, and also once the public way
+does the same, so that the entry can go.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import problems
+from tf_gnc import _keras_compat
+
+
+class NoTraining(keras.Model):
+    """A model whose call takes no `training`, with a layer that does."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = keras.layers.Dropout(0.5)
+
+    def call(self, x):
+        return self.dropout(x)
+
+
+class WithTraining(keras.Model):
+    def call(self, x, training=False):
+        return x + 1.0 if training else x
+
+
+class OldLoss(keras.Model):
+    """An override of compute_loss from before Keras 3.3."""
+
+    def call(self, x):
+        return x
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return tf.reduce_sum(y_pred) * sample_weight
+
+
+# Models.
+
+
+def _unbuilt():
+    model = keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(3)])
+    model.compile("sgd", problems.cross_entropy(), metrics=["accuracy"])
+    return model
+
+
+def _names(variables):
+    return [variable.path.split("/")[0] for variable in variables]
+
+
+def test_build__unbuilt_sequential__builds_model_and_metrics_too():
+    data = tf.zeros([4, 5]), tf.zeros([4], tf.int32)
+    publicly = _unbuilt()
+    publicly.build((None, 5))
+    assert publicly.built
+    assert "accuracy" not in _names(publicly.metrics_variables)
+
+    model = _unbuilt()
+
+    @tf.function(autograph=False)
+    def inside_a_step():
+        _keras_compat.build(model, data)
+
+    inside_a_step()
+    assert model.built
+    assert [w.shape for w in model.weights] == [(5, 2), (2,), (2, 3), (3,)]
+    assert _names(model.metrics_variables) == ["loss"] * 2 + ["accuracy"] * 2
+    assert not np.any([v.numpy() for v in model.metrics_variables])
+
+
+def test_build__loss_of_two_outputs__builds_its_variables():
+    inputs = keras.Input((5,))
+    outputs = {n: keras.layers.Dense(1, name=n)(inputs) for n in "ab"}
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", {"a": "mse", "b": "mae"})
+    targets = {n: tf.zeros([4, 1]) for n in "ab"}
+    assert _names(model.metrics_variables) == ["loss"] * 2
+    _keras_compat.build(model, (tf.zeros([4, 5]), targets))
+    assert len(model.metrics_variables) == 2 + 2 * 2
+    assert set(model.get_metrics_result()) == {"loss", "a_loss", "b_loss"}
+
+
+def test_call_for_training__call_without_training__is_stock_keras_call():
+    model, x = NoTraining(), tf.ones([100, 100])
+    # Stock Keras leaves it to the model, and its Dropout stays idle; the
+    # public call with `training=True` would reach past the model.
+    assert tf.reduce_any(model(x, training=True) != x)
+    result = _keras_compat.call_for_training(model, x)
+    np.testing.assert_array_equal(result, x)
+    model.compile(loss="mse")
+    with pytest.warns(UserWarning, match="not have any trainable weights"):
+        loss = model.train_on_batch(x, x)
+    assert loss == 0
+
+
+def test_call_for_training__call_with_training__is_told_to_train():
+    x = tf.zeros([2])
+    result = _keras_compat.call_for_training(WithTraining(), x)
+    np.testing.assert_array_equal(result, [1.0, 1.0])
+
+
+def test_compute_loss__override_without_training__is_called_all_the_same():
+    model = OldLoss()
+    model.compile("sgd", "mse")
+    x = tf.constant([1.0, 2.0])
+    with pytest.raises(TypeError, match="training"):
+        model.compute_loss(x, x, x, 2.0, training=True)
+    assert _keras_compat.compute_loss(model, x, x, x, 2.0) == 6.0
+
+
+def test_compute_loss__stock_model__is_its_mean_loss():
+    model = WithTraining()
+    model.compile("sgd", "mse")
+    y = tf.constant([[1.0], [3.0]])
+    loss = _keras_compat.compute_loss(model, y, y, tf.zeros([2, 1]), None)
+    assert loss == (1 + 9) / 2
+
+
+def test_update_loss_tracker__two_batches__shows_the_mean_over_examples():
+    model = WithTraining()
+    # A user's metric may be called as the tracker is.
+    metric = keras.metrics.MeanSquaredError(name="loss")
+    model.compile("sgd", "mse", metrics=[metric])
+    _keras_compat.build(model, (tf.zeros([4, 1]), tf.zeros([4, 1])))
+    _keras_compat.update_loss_tracker(model, tf.constant(1.0), tf.constant(3))
+    _keras_compat.update_loss_tracker(model, tf.constant(5.0), tf.constant(1))
+    results = [float(m.result()) for m in model.metrics if m.name == "loss"]
+    assert results[0] == (3 * 1 + 1 * 5) / 4
+    assert metric.result() == 0
+
+
+# Random numbers.
+
+
+def test_global_seed_generator__draw_without_seed__advances_its_state():
+    assert not hasattr(keras.random, "global_seed_generator")
+    generator = _keras_compat.global_seed_generator()
+    assert isinstance(generator, keras.random.SeedGenerator)
+    before = generator.state.numpy()
+    keras.random.uniform([1])
+    assert np.any(generator.state.numpy() != before)
+    assert _keras_compat.global_seed_generator() is generator
+
+
+def test_global_seed_generator__layer_that_draws_unseeded__is_not_the_models():
+    class Noisy(keras.Layer):
+        def call(self, x):
+            return x + keras.random.normal(tf.shape(x))
+
+    model = keras.Sequential([keras.Input((2,)), Noisy()])
+    generator = _keras_compat.global_seed_generator()
+    before = generator.state.numpy()
+    model(tf.zeros([1, 2]))
+    assert np.any(generator.state.numpy() != before)
+    assert all(v is not generator.state for v in model.variables)
+
+
+def test_global_seed_generator__first_asked_for_in_a_graph__outlives_it():
+    keras.backend.clear_session(free_memory=False)  # forgets the generator
+
+    @tf.function(autograph=False)
+    def first():
+        generator = _keras_compat.global_seed_generator()
+        return tf.identity(generator.state.value)
+
+    state = first()
+    generator = _keras_compat.global_seed_generator()
+    np.testing.assert_array_equal(generator.state.numpy(), state)
+
+
+def test_is_seed_state__variables_of_stock_layers__finds_dropouts_alone():
+    model = problems.full_network()
+    found = [v for v in model.variables if _keras_compat.is_seed_state(v)]
+    (dropout,) = (
+        x for x in model.layers if isinstance(x, keras.layers.Dropout)
+    )
+    assert len(found) == 1
+    assert found[0] is dropout.seed_generator.state
+    # BatchNorm's moving statistics stand beside it in the same list.
+    assert any(v is found[0] for v in model.non_trainable_variables)
+    assert len(model.non_trainable_variables) == 3
+    # Nothing public tells them apart but the dtype, which a counter of the
+    # user's shares.
+    counter = keras.Variable([0, 0], dtype="int64", trainable=False)
+    assert counter.dtype == found[0].dtype
+    assert not _keras_compat.is_seed_state(counter)
+
+
+# Optimizers.
+
+
+def test_uses_weight_decay__excluded_by_name__is_spared():
+    optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    kernel = keras.Variable([1.0], name="kernel")
+    bias = keras.Variable([1.0], name="bias")
+    assert _keras_compat.uses_weight_decay(optimizer, kernel)
+    assert not _keras_compat.uses_weight_decay(optimizer, bias)
+    # Keras itself goes by the same answer.
+    optimizer.apply([tf.zeros([1])] * 2, [kernel, bias])
+    assert (float(kernel[0]), float(bias[0])) == (0.5, 1.0)
+    public = [n for n in dir(optimizer) if "decay" in n and n[0] != "_"]
+    assert public == ["exclude_from_weight_decay", "weight_decay"]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_variable_index__what_update_step_is_handed__is_found(replicas):
+    class Recorder(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            handed.append(variable)
+            super().update_step(gradient, variable, learning_rate)
+
+    handed = []
+    with problems.mirrored(replicas):
+        strategy = tf.distribute.get_strategy()
+        # Alike, so that the value can't tell them apart.
+        variables = [keras.Variable([0.0]) for _ in range(3)]
+        optimizer = Recorder(1.0)
+        optimizer.build(variables)
+    gradients = [tf.ones([1])] * 3
+
+    @tf.function(autograph=False)
+    def step():
+        strategy.run(lambda: optimizer.apply(gradients, variables))
+
+    step()
+    # It isn't the variable that the optimizer was built with.
+    assert all(v is not w for v in handed for w in variables)
+    indices = [_keras_compat.variable_index(optimizer, v) for v in handed]
+    assert indices == sorted([0, 1, 2] * replicas)
+    assert [_keras_compat.variable_index(optimizer, v) for v in variables] == [
+        0,
+        1,
+        2,
+    ]
+
+
+def _two_replicas(apply, optimizer_of=lambda: keras.optimizers.SGD(1.0)):
+    """The update that `apply(optimizer, gradient, variable)` makes on two
+    replicas with gradients 1 and 3, and the optimizer."""
+    with problems.mirrored(2):
+        strategy = tf.distribute.get_strategy()
+        variable = keras.Variable([0.0])
+        optimizer = optimizer_of()
+        optimizer.build([variable])
+
+    @tf.function(autograph=False)
+    def step():
+        def on_each():
+            replica = tf.distribute.get_replica_context()
+            first = replica.replica_id_in_sync_group == 0
+            gradient = tf.where(first, [1.0], [3.0])
+            apply(optimizer, gradient, variable)
+
+        strategy.run(on_each)
+
+    step()
+    copies = strategy.experimental_local_results(variable.value)
+    updates = {-float(copy[0]) for copy in copies}
+    assert len(updates) == 1  # the copies agree
+    return updates.pop(), optimizer
+
+
+def _stock(optimizer, gradient, variable):
+    optimizer.apply([gradient], [variable])
+
+
+def _averaged_here(optimizer, gradient, variable):
+    del gradient  # stands for a mean that all replicas hold
+    with _keras_compat.gradients_already_averaged(optimizer):
+        optimizer.apply([tf.constant([1.0])], [variable])
+
+
+def _loss_scaled():
+    inner = keras.optimizers.SGD(1.0)
+    return keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0)
+
+
+@pytest.mark.parametrize(
+    "optimizer_of",
+    [lambda: keras.optimizers.SGD(1.0), _loss_scaled],
+    ids=["plain", "loss_scaled"],
+)
+def test_gradients_already_averaged__two_replicas__are_not_summed_again(
+    optimizer_of,
+):
+    stock, _ = _two_replicas(_stock, optimizer_of)
+    assert stock == 1 + 3  # the reason: Keras sums what replicas hand in
+    update, optimizer = _two_replicas(_averaged_here, optimizer_of)
+    assert update == 1
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    assert "_all_reduce_sum_gradients" not in vars(inner)
+
+
+def test_gradients_already_averaged__stock_step_afterwards__sums_again():
+    def both(optimizer, gradient, variable):
+        _averaged_here(optimizer, gradient, variable)
+        _stock(optimizer, gradient, variable)
+
+    assert _two_replicas(both)[0] == 1 + (1 + 3)
+
+
+def test_gradients_already_averaged__error_inside__leaves_no_trace():
+    optimizer = keras.optimizers.SGD(1.0)
+    with pytest.raises(RuntimeError, match="inside"):
+        with _keras_compat.gradients_already_averaged(optimizer):
+            raise RuntimeError("inside")
+    assert "_all_reduce_sum_gradients" not in vars(optimizer)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_apply_if__no_strategy__applies_or_does_not(condition):
+    variable = keras.Variable([0.0])
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build([variable])
+
+    def apply(gradients):
+        optimizer.apply(gradients, [variable])
+
+    @tf.function(autograph=False)
+    def step(condition):
+        _keras_compat.apply_if(condition, apply, [tf.constant([1.0])])
+
+    step(tf.constant(condition))
+    assert float(variable[0]) == (-1.0 if condition else 0.0)
+    assert int(optimizer.iterations.numpy()) == int(condition)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_apply_if__two_replicas__applies_on_both_or_neither(condition):
+    def apply_if(optimizer, gradient, variable):
+        _keras_compat.apply_if(
+            tf.constant(condition),
+            lambda gradients: optimizer.apply(gradients, [variable]),
+            [gradient],
+        )
+
+    update, optimizer = _two_replicas(apply_if)
+    assert update == (1 + 3 if condition else 0)  # each its own gradient
+    assert int(optimizer.iterations.numpy()) == int(condition)
+
+
+def test_apply_if__two_replicas__stock_cond_can_not_do_it():
+    def stock_cond(optimizer, gradient, variable):
+        def yes():
+            optimizer.apply([gradient], [variable])
+            return tf.constant(True)
+
+        tf.cond(tf.constant(True), yes, lambda: tf.constant(False))
+
+    with pytest.raises(RuntimeError, match="merge_call"):
+        _two_replicas(stock_cond)
+
+
+# Variables.
+
+
+def test_on_this_replica__variable_of_each_replica__is_written_by_rows():
+    with problems.mirrored(2):
+        strategy = tf.distribute.get_strategy()
+        variable = tf.Variable(
+            tf.zeros([2, 1]),
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.NONE,
+        )
+
+    def write(variable):
+        context = tf.distribute.get_replica_context()
+        number = tf.cast(context.replica_id_in_sync_group + 1, tf.float32)
+        rows = tf.IndexedSlices(tf.reshape(number, [1, 1]), tf.constant([1]))
+        variable.scatter_update(rows)
+
+    @tf.function(autograph=False)
+    def run(view):
+        strategy.run(lambda: write(view(variable)))
+
+    with pytest.raises(NotImplementedError, match="scatter_update"):
+        run(lambda variable: variable)
+    run(_keras_compat.on_this_replica)
+    components = strategy.experimental_local_results(variable)
+    assert [c.numpy().ravel().tolist() for c in components] == [[0, 1], [0, 2]]
+
+
+def test_on_this_replica__plain_variable__is_itself():
+    variable = tf.Variable(1.0)
+    assert _keras_compat.on_this_replica(variable) is variable
