@@ -84,6 +84,28 @@ def test_build__loss_of_two_outputs__builds_its_variables():
     assert set(model.get_metrics_result()) == {"loss", "a_loss", "b_loss"}
 
 
+def test_is_built__layers_wait_for_their_first_call__is_not():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.nested = keras.Sequential([keras.layers.Dense(1)])
+
+        def build(self, shape):
+            self.built = True
+
+        def call(self, x):
+            return self.nested(x)
+
+    model = Subclassed()
+    model.build((None, 3))
+    assert model.built  # the public answer
+    assert not model.weights
+    assert not _keras_compat.is_built(model)
+    model(tf.zeros([1, 3]))
+    assert len(model.weights) == 2
+    assert _keras_compat.is_built(model)
+
+
 def test_call_for_training__call_without_training__is_stock_keras_call():
     model, x = NoTraining(), tf.ones([100, 100])
     # Stock Keras leaves it to the model, and its Dropout stays idle; the

@@ -132,14 +132,19 @@ def _run(script):
     return result.stdout
 
 
-def test_import__wrong_keras__fails_before_tensorflow_is_imported():
-    # The same process then imports it with the right version: the guard
-    # itself is to blame for the first failure, and nothing is left half done.
+def test_import__wrong_keras_then_right__stops_early_then_adds_itself_only():
+    # One process for both, since TensorFlow takes seconds to import. That the
+    # second import succeeds shows that the guard stopped the first.
     printed = _run(
         """
         import sys
         from importlib import metadata
 
+        def new_packages(before):
+            new = {name.split(".")[0] for name in set(sys.modules) - before}
+            return *sorted(new - sys.stdlib_module_names), "."
+
+        before = set(sys.modules)
         true_version = metadata.version
         metadata.version = (
             lambda name: "3.14.0" if name == "keras" else true_version(name)
@@ -148,7 +153,7 @@ def test_import__wrong_keras__fails_before_tensorflow_is_imported():
             import tf_gnc
         except ImportError as error:
             print(error)
-        print("tensorflow" in sys.modules, "keras" in sys.modules)
+        print(*new_packages(before))
 
         metadata.version = true_version
         import keras
@@ -157,19 +162,20 @@ def test_import__wrong_keras__fails_before_tensorflow_is_imported():
         before = set(sys.modules)
         import tf_gnc
 
-        new = {name.split(".")[0] for name in set(sys.modules) - before}
-        print(*sorted(new - sys.stdlib_module_names))
-        print(*sorted(
-            {"tensorflow_datasets", "absl.app", "absl.flags"}
-            & set(sys.modules) - before
-        ))
+        print(*new_packages(before))
+        print(*({"absl.app", "absl.flags"} & set(sys.modules) - before), ".")
+        for name in tf_gnc.__all__:
+            getattr(tf_gnc, name)
+        print("tensorflow_datasets" in sys.modules)
         """
     )
-    error, imported, packages, parts = printed.splitlines()
+    error, early, packages, parts, datasets = printed.splitlines()
     assert "got keras 3.14.0" in error
     assert PIP in error
-    assert imported == "False False"
-    # Only itself: no tensorflow_datasets, matplotlib, sklearn or rich beyond
-    # what TensorFlow and Keras have brought; nor a part of absl.
-    assert packages == "tf_gnc"
-    assert parts == ""
+    # Neither TensorFlow nor Keras, which a wrong version could make fail.
+    assert early == "tf_gnc ."
+    # No tensorflow_datasets, and no matplotlib, sklearn or part of absl beyond
+    # what TensorFlow and Keras have brought.
+    assert packages == "tf_gnc ."
+    assert parts == "."
+    assert datasets == "False"
