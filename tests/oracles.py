@@ -120,8 +120,7 @@ def train(
         for i in range(num_workers):
             if method == "gnc":
                 noise = [
-                    g - m
-                    for g, m in zip(previous[i], mean_before, strict=True)
+                    g - m for g, m in zip(previous[i], mean_before, strict=True)
                 ]
             else:
                 noise = draw(step, i)

@@ -43,10 +43,8 @@ def real(
         needed.append(f"above {above}")
     if maximum is not None:
         needed.append(f"at most {maximum}")
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if (
-        not is_number
-        or not math.isfinite(value)
+        not _is_finite(value)
         or (minimum is not None and value < minimum)
         or (above is not None and value <= above)
         or (maximum is not None and value > maximum)
@@ -133,3 +131,12 @@ def choice(name: str, value: str, choices: Iterable[str]) -> str:
             f"`{name}` must be one of {legal}, got {name}={value!r}."
         )
     return value
+
+
+def _is_finite(value: object) -> bool:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False

@@ -46,8 +46,9 @@ def build(model: keras.Model, data: Any) -> None:
 def call_for_training(model: keras.Model, x: Any) -> Any:
     """Calls the model as the stock training step does.
 
-    Why: `training` may only be passed to a `call` that takes it, and the
-    answer stands in a private attribute.
+    Why: it passes `training` only to a `call` that takes it, which stands in
+    a private attribute. Passed to any other, `training=True` would reach the
+    layers inside, and a Dropout there would drop where stock Keras's doesn't.
     """
     if model._call_has_training_arg:
         return model(x, training=True)
@@ -72,7 +73,8 @@ def update_loss_tracker(
 ) -> None:
     """Adds a batch's loss to the metric that `fit` shows as `loss`.
 
-    Why: the tracker has no public name.
+    Why: the tracker has no public name of its own; among `metrics` a user's
+    metric may be called `loss` too.
     """
     model._loss_tracker.update_state(loss, sample_weight=num_examples)
 
@@ -84,8 +86,7 @@ def global_seed_generator() -> keras.random.SeedGenerator:
     state belongs to no model, so a stateless call would leave it unchanged
     and every step would draw the same numbers.
     """
-    with tf.init_scope():
-        return _seed_generator.global_seed_generator()
+    return _seed_generator.global_seed_generator()
 
 
 def is_seed_state(variable: keras.Variable) -> bool:

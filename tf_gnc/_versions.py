@@ -6,7 +6,10 @@ Keras, which another version could make fail in obscure ways.
 Floor 0: imports nothing of ours.
 """
 
+import json
 import os
+import pathlib
+import re
 from importlib import metadata
 
 # The ranges that were really tried: (from, below), the same as in
@@ -35,19 +38,33 @@ def check() -> None:
             raise ImportError(
                 f"tf_gnc needs {name}, which is not installed. {advice}"
             )
-        release = tuple(int(n) for n in found.split(".")[:2])
+        release = tuple(int(n) for n in re.findall(r"\d+", found)[:2])
         if not low <= release < high:
             raise ImportError(
                 f"tf_gnc was tried with {name} {_dotted(low)} up to, and "
                 f"without, {_dotted(high)}, got {name} {found}. {advice}"
             )
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    backend, source = _backend()
     if backend != "tensorflow":
         raise ImportError(
             "tf_gnc needs Keras's TensorFlow backend, got "
-            f"KERAS_BACKEND={backend}. Unset the variable, or set "
+            f"{backend!r} from {source}. Set the environment variable "
             "KERAS_BACKEND=tensorflow."
         )
+
+
+def _backend() -> tuple[str, str]:
+    """Returns the backend that Keras is about to take, and who says so."""
+    backend = os.environ.get("KERAS_BACKEND")
+    if backend:
+        return backend, f"KERAS_BACKEND={backend}"
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    file = pathlib.Path(home) / "keras.json"
+    try:
+        backend = json.loads(file.read_text()).get("backend")
+    except (OSError, ValueError, AttributeError):
+        backend = None  # Keras passes over a file that it can't read, too.
+    return backend or "tensorflow", str(file)
 
 
 def _installed(name: str) -> str | None:

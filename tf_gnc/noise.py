@@ -4,19 +4,13 @@ A rule is a pure function of tensors. It owns no variables, draws no hidden
 random numbers and knows neither Keras models nor tf.distribute, so each rule
 is checked against short NumPy loops in tests/oracles.py.
 
-Both rules displace worker i's weights by the same formula,
+Both displace worker i's weights by x_i = x - alpha * eta_t * ||x_p|| * noise_i
+and differ in the noise alone.
 
-    x_i = x - alpha * eta_t * ||x_p|| * noise_i,
-
-and differ in the noise alone: `GradientNoise` (GNC) takes the worker's
-gradient of the step before minus the mean over workers, `RandomNoise` (RNC) a
-fresh random direction.
-
-Symbols   x       the clean weights, one vector of P elements
-          alpha   the coefficient of the noise
-          eta_t   the optimizer's learning rate at step t
-          x_p     filter p of the weights (see tf_gnc.layout)
-          M       number of workers
+Symbols   x      the clean weights, one vector of P elements
+          eta_t  the optimizer's learning rate at step t
+          x_p    filter p of the weights (see tf_gnc.layout)
+          M      number of workers
 
 Floor 1: may import tf_gnc._check and tf_gnc.layout, nothing else of ours.
 """
@@ -65,19 +59,16 @@ class NoiseRule:
     def scale(
         self, weights: tf.Tensor, step_size: tf.Tensor, layout: WeightLayout
     ) -> tf.Tensor:
-        r"""Returns what every worker's noise is multiplied by in this step.
-
-        :math:`\alpha\eta_t\|x_p\|` with filter-wise scaling (Eqs. 5 and 6),
-        :math:`\alpha\eta_t` without (Eq. 3). It depends on no worker, so a
-        step computes it once.
+        """Returns what all workers' noise is multiplied by in this step.
 
         Args:
             weights: The clean weights, shape `(P,)`.
-            step_size: :math:`\alpha\eta_t`, a scalar.
+            step_size: alpha * eta_t, a scalar.
             layout: Where each weight lies in the vector.
 
         Returns:
-            A vector of shape `(P,)`.
+            A vector of shape `(P,)`: alpha * eta_t * ||x_p|| with filter-wise
+            scaling (Eqs. 5 and 6), alpha * eta_t without (Eq. 3).
         """
         scale = tf.cast(step_size, layout.dtype)
         if self.scaling == "filter":
@@ -122,7 +113,6 @@ class NoiseRule:
             noise: The result of `noise` for this step and worker.
             layout: Where each weight lies in the vector.
         """
-        del layout  # For rules that look at filters.
         return weights - scale * noise
 
     def get_config(self) -> dict:
@@ -221,7 +211,6 @@ class GradientNoise(NoiseRule):
         layout: WeightLayout,
     ) -> tf.Tensor:
         """Returns the gradient noise itself (Eq. 4); see the base class."""
-        del step, worker, layout
         return gradient_noise
 
     def displace(
@@ -231,10 +220,10 @@ class GradientNoise(NoiseRule):
         noise: tf.Tensor,
         layout: WeightLayout,
     ) -> tf.Tensor:
-        r"""Returns `x - scale * noise`, bounded by `max_displacement`.
+        """Returns `x - scale * noise`, bounded by `max_displacement`.
 
-        A filter whose displacement is longer than `max_displacement` times
-        its own norm is displaced in the same direction by just that length.
+        A filter that would move further goes in the same direction by just the
+        bound. (Not at all where the length overflows: 1.8e19 in float32.)
         """
         if self.max_displacement is None:
             return super().displace(weights, scale, noise, layout)
@@ -314,7 +303,6 @@ class RandomNoise(NoiseRule):
         layout: WeightLayout,
     ) -> tf.Tensor:
         """Returns a random vector, of norm 1 in each filter when scaled."""
-        del gradient_noise
         # (seed, step, worker) must be told apart in two 64-bit numbers: a
         # worker's index takes the low 32 bits beside the rule's seed.
         words = [

@@ -3,6 +3,7 @@
 Floor 0: imports nothing of ours.
 """
 
+import numbers
 import os
 
 import tensorflow as tf
@@ -34,7 +35,7 @@ def set_threads(num_threads: int | None = None) -> None:
         ValueError: If `num_threads` is not a positive integer.
         RuntimeError: If TensorFlow has started already, with other settings.
             It reads the numbers of threads once, when the first operation
-            runs or the first device is listed.
+            runs or the first logical device is listed.
 
     Example:
         ```python
@@ -46,7 +47,7 @@ def set_threads(num_threads: int | None = None) -> None:
     if num_threads is None:
         num_threads = num_cores()
     if (
-        not isinstance(num_threads, int)
+        not isinstance(num_threads, numbers.Integral)
         or isinstance(num_threads, bool)
         or num_threads < 1
     ):
@@ -56,7 +57,7 @@ def set_threads(num_threads: int | None = None) -> None:
         )
     threading = tf.config.threading
     try:
-        threading.set_inter_op_parallelism_threads(num_threads)
+        threading.set_inter_op_parallelism_threads(int(num_threads))
         threading.set_intra_op_parallelism_threads(1)
     except RuntimeError as error:
         raise RuntimeError(

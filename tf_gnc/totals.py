@@ -187,7 +187,8 @@ class Totals:
     ) -> tf.Tensor:
         if not self._plan.checks_gradients:
             return culprit
-        finite = tf.reduce_all(tf.math.is_finite(gradient))
+        # One pass and no temporary: what isn't finite spoils the sum.
+        finite = tf.math.is_finite(tf.reduce_sum(gradient))
         index = self._plan.first_worker() + worker
         return tf.where(finite | (culprit >= 0), culprit, index)
 

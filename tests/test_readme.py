@@ -1,0 +1,34 @@
+"""The README's promises that a machine can check."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def _example():
+    return re.search(r"```python\n(.*?)```", README.read_text(), re.S).group(1)
+
+
+def test_readme__keras_example__has_12_lines_and_trains():
+    example = _example()
+    assert len([line for line in example.splitlines() if line.strip()]) == 12
+    check = "\nassert model.history.history['accuracy'][-1] > 0.9"
+    ran = subprocess.run(
+        [sys.executable, "-c", example + check],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def test_readme__set_up_commands__are_those_that_ci_runs():
+    readme = README.read_text()
+    ci = (README.parent / ".ci" / "run").read_text()
+    assert "pip install . && tf-gnc train\n" in readme
+    assert 'pip install ".[test]" && pytest\n' in readme
+    assert '".[test]"' in ci
+    assert ci.rstrip().endswith("\npytest")
