@@ -60,8 +60,9 @@ def test_real__both_sides_of_each_bound__accepts_or_names_bound_and_value(
         1 + 0j,
         [1.0],
         np.array(1.0),
+        10**400,  # finite, but no float can hold it
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:20],
 )
 def test_real__no_finite_number__error_holds_name_and_value(value):
     message = _message("alpha", "a finite number", value)

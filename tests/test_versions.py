@@ -54,6 +54,7 @@ def test_supported__ranges__are_those_of_the_package_metadata():
         ("tensorflow", "2.21.0rc1"),
         ("keras", "3.15.0"),
         ("keras", "3.15.2.dev1"),
+        ("tensorflow", "2.21rc1"),
     ],
 )
 def test_check__fitting_versions__passes(installed, name, version):
@@ -111,6 +112,30 @@ def test_check__other_backend__error_names_it(installed, monkeypatch, backend):
     monkeypatch.setenv("KERAS_BACKEND", backend)
     with pytest.raises(ImportError, match=f"KERAS_BACKEND={backend}"):
         _versions.check()
+
+
+def test_check__release_candidate_of_another_minor__is_refused(installed):
+    installed["tensorflow"] = "2.22rc1"
+    with pytest.raises(ImportError, match="got tensorflow 2.22rc1"):
+        _versions.check()
+
+
+@pytest.mark.parametrize("variable", ["", None])
+def test_check__backend_in_keras_json__counts_unless_the_variable_says(
+    installed, monkeypatch, tmp_path, variable
+):
+    if variable is not None:  # Keras takes an empty one for none.
+        monkeypatch.setenv("KERAS_BACKEND", variable)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    file = tmp_path / "keras.json"
+    for harmless in ('{"backend": "tensorflow"}', "{}", "not JSON", "[]"):
+        file.write_text(harmless)
+        _versions.check()
+    file.write_text('{"backend": "jax"}')
+    with pytest.raises(ImportError, match="'jax' from .*keras.json"):
+        _versions.check()
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    _versions.check()
 
 
 def test_check__what_is_installed_here__passes(monkeypatch):
