@@ -134,6 +134,16 @@ def test_evaluate__after_training_with_noise__uses_the_clean_weights():
     assert ours == pytest.approx(plain.evaluate(x, y, verbose=0), rel=1e-6)
 
 
+def test_fit__users_own_train_step__runs_as_in_stock_keras():
+    class Mine(SubclassedModel):
+        def train_step(self, data):
+            return {"mine": tf.constant(1.0)}
+
+    x, y = problems.images(8)
+    history = _compiled(Mine()).fit(x, y, batch_size=8, verbose=0).history
+    assert history == {"mine": [1.0]}
+
+
 def test_fit__model_without_trainable_weights__warns_as_stock_keras():
     inputs = keras.Input((2,))
     model = tf_gnc.GNCModel(inputs, keras.layers.ReLU()(inputs))
@@ -292,9 +302,9 @@ def test_save__keras_file__keeps_the_compile_configuration(tmp_path, rule):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert isinstance(loaded, tf_gnc.GNCModel)
     assert loaded.num_workers == M
-    assert type(loaded.noise) is type(rule)
+    assert type(loaded.noise_rule) is type(rule)
     if rule is not None:
-        assert loaded.noise.get_config() == rule.get_config()
+        assert loaded.noise_rule.get_config() == rule.get_config()
     # As all of Keras, the file leaves out the state of Dropout's seed.
     for a, b in zip(
         problems.float_weights(model),
@@ -413,12 +423,12 @@ def test_noise__assigned_between_fits__old_memory_is_freed():
     model, _ = problems.trained(
         problems.plain_network(), x, y, noise=GNC(alpha=1.0), num_workers=M
     )
-    old = weakref.ref(model._plan.memory.gradients)
-    model.noise = tf_gnc.RandomNoise(alpha=0.1, seed=1)
+    old = weakref.ref(model._gnc_plan.memory.gradients)
+    model.noise_rule = tf_gnc.RandomNoise(alpha=0.1, seed=1)
     model.fit(x, y, batch_size=16, verbose=0)
     gc.collect()
     assert old() is None
-    assert model._plan.memory is None
+    assert model._gnc_plan.memory is None
 
 
 def test_alpha__assigned__is_the_rule_with_that_alpha():
@@ -427,12 +437,12 @@ def test_alpha__assigned__is_the_rule_with_that_alpha():
     def run(alpha, assigned=None):
         model = _compiled(problems.full_network(), noise=GNC(alpha=alpha))
         if assigned is not None:
-            model.alpha = assigned
+            model.noise_alpha = assigned
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
         return problems.float_weights(model)
 
     for a, b in zip(run(0.7), run(0.1, assigned=0.7), strict=True):
         np.testing.assert_array_equal(a, b)
     assert problems.largest_difference(run(0.7), run(0.1)) > 1e-4
-    with pytest.raises(ValueError, match="alpha=-1"):
-        problems.full_network().alpha = -1
+    with pytest.raises(ValueError, match="noise_alpha=-1"):
+        problems.full_network().noise_alpha = -1

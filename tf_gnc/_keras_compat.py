@@ -68,6 +68,20 @@ def compute_loss(
     )
 
 
+def mask_of(prediction: Any) -> tf.Tensor | None:
+    """Returns the mask that layers have attached to a prediction.
+
+    Why: Keras's metrics leave masked positions out by it, and it is lost when
+    workers' predictions are put together. It has no public name.
+    """
+    return getattr(prediction, "_keras_mask", None)
+
+
+def set_mask(prediction: tf.Tensor, mask: tf.Tensor) -> None:
+    """Attaches a mask to a prediction; see `mask_of`."""
+    prediction._keras_mask = mask
+
+
 def update_loss_tracker(
     model: keras.Model, loss: tf.Tensor, num_examples: tf.Tensor
 ) -> None:

@@ -19,10 +19,10 @@ from tf_gnc.plan import StepPlan
 class NoiseSettings:
     """The Keras-facing half of `GNCTrainStep`: settings and their checks."""
 
-    _noise = None
-    _num_workers = None
-    _alpha = 0.0
-    _plan = None
+    _gnc_rule = None
+    _gnc_num_workers = None
+    _gnc_alpha = 0.0
+    _gnc_plan = None
 
     def compile(
         self,
@@ -54,25 +54,25 @@ class NoiseSettings:
             workers.per_replica(num_workers, replicas)
         super().compile(*args, **kwargs)
         _check_accumulation(self.optimizer, num_workers or replicas)
-        self._num_workers = num_workers
-        self._plan = None
+        self._gnc_num_workers = num_workers
+        self._gnc_plan = None
         self._set_noise(noise)
 
     @property
-    def noise(self) -> NoiseRule | None:
+    def noise_rule(self) -> NoiseRule | None:
         """The noise rule in force; None is plain data-parallel SGD.
 
         Assigning a rule, in a callback for instance, puts it in force from
         the next step on and frees the old rule's memory.
         """
-        return self._noise
+        return self._gnc_rule
 
-    @noise.setter
-    def noise(self, rule: NoiseRule | None) -> None:
+    @noise_rule.setter
+    def noise_rule(self, rule: NoiseRule | None) -> None:
         _check_rule(rule)
         fitting = self.train_function is not None
         self.train_function = None
-        self._plan = None
+        self._gnc_plan = None
         self._set_noise(rule)
         if fitting:
             self.make_train_function()
@@ -81,23 +81,24 @@ class NoiseSettings:
     def num_workers(self) -> int:
         """M, the number of workers in the whole cluster."""
         return (
-            self._num_workers or self.distribute_strategy.num_replicas_in_sync
+            self._gnc_num_workers
+            or self.distribute_strategy.num_replicas_in_sync
         )
 
     @property
-    def alpha(self) -> float:
+    def noise_alpha(self) -> float:
         """The coefficient of the noise in force; assign to change it.
 
         It starts as the rule's own and may change between any two steps
         without a new trace. 0 without a rule.
         """
-        return self._alpha
+        return self._gnc_alpha
 
-    @alpha.setter
-    def alpha(self, value: float) -> None:
-        self._alpha = _check.real("alpha", value, minimum=0)
-        if self._plan is not None:
-            self._plan.alpha.assign(self._alpha)
+    @noise_alpha.setter
+    def noise_alpha(self, value: float) -> None:
+        self._gnc_alpha = _check.real("noise_alpha", value, minimum=0)
+        if self._gnc_plan is not None:
+            self._gnc_plan.alpha.assign(self._gnc_alpha)
 
     def fit(
         self,
@@ -126,17 +127,18 @@ class NoiseSettings:
     def make_train_function(self, force: bool = False) -> Callable:
         """Makes the function that runs one step; Keras calls this."""
         if self.train_function is not None and not force:
-            if self._plan is not None:
+            if self._gnc_plan is not None:
                 self._warn_of_changed_weights()
             return self.train_function
         super().make_train_function(force=True)
-        if self._plan is None and _keras_compat.is_built(self):
+        if self._gnc_plan is None and _keras_compat.is_built(self):
             self._make_plan()
         take_step = self.train_function
 
         def take_checked_step(iterator: Any) -> dict[str, Any]:
             logs = take_step(iterator)
-            self._plan.raise_fault(self.distribute_strategy)
+            if self._gnc_plan is not None:  # None under a user's own train_step
+                self._gnc_plan.raise_fault(self.distribute_strategy)
             return logs
 
         self.train_function = take_checked_step
@@ -146,11 +148,11 @@ class NoiseSettings:
         """Returns what `.keras` files keep of `compile`'s arguments."""
         config = super().get_compile_config()
         if config:
-            noise = self._noise
+            noise = self._gnc_rule
             if noise is not None:
                 noise = keras.saving.serialize_keras_object(noise)
             config["noise"] = noise
-            config["num_workers"] = self._num_workers
+            config["num_workers"] = self._gnc_num_workers
         return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -200,17 +202,17 @@ class NoiseSettings:
                 "among whom each batch is to be split.",
                 stacklevel=3,
             )
-        self._noise = rule
-        self._alpha = 0.0 if rule is None else rule.alpha
+        self._gnc_rule = rule
+        self._gnc_alpha = 0.0 if rule is None else rule.alpha
 
     def _make_plan(self) -> None:
         with tf.init_scope():
-            self._plan = StepPlan(
-                self, self._noise, self._num_workers, self._alpha
+            self._gnc_plan = StepPlan(
+                self, self._gnc_rule, self._gnc_num_workers, self._gnc_alpha
             )
 
     def _warn_of_changed_weights(self) -> None:
-        planned = {v.path for v in self._plan.variables}
+        planned = {v.path for v in self._gnc_plan.variables}
         changed = planned ^ {v.path for v in self.trainable_variables}
         if changed:
             warnings.warn(
@@ -256,7 +258,7 @@ def _batch_sizes(arguments: dict[str, Any]) -> list[int]:
         shape = getattr(specs[0], "shape", None) if specs else None
         return [shape[0]] if shape and shape[0] else []
     leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
-    if not leaves or not hasattr(leaves[0], "shape"):
+    if not leaves or not getattr(leaves[0], "shape", None):
         return []
     if isinstance(leaves[0], tf.distribute.DistributedValues):
         return []
@@ -264,6 +266,8 @@ def _batch_sizes(arguments: dict[str, Any]) -> list[int]:
     split = arguments.get("validation_split")
     if split and arguments.get("validation_data") is None:
         num_examples = int(num_examples * (1 - split))
+    if not num_examples:
+        return []
     batch_size = min(arguments.get("batch_size") or 32, num_examples)
     steps = arguments.get("steps_per_epoch")
     last = num_examples % batch_size

@@ -46,8 +46,9 @@ class WorkerScope(keras.StatelessScope):
 class ModelState:
     """The model's state during one step, from its start to its end.
 
-    Make one per traced step. For each worker enter `scope`, then `collect`;
-    after the loop and the reduction call `assign`.
+    Make one per traced step, and let it `keep` what a call in the scope of
+    `probe` assigns. For each worker enter `scope`, then `collect`; after the
+    loop and the reduction call `assign`.
 
     Args:
         model: A built and compiled model.
@@ -63,19 +64,41 @@ class ModelState:
     ) -> None:
         states = list(model.non_trainable_variables)
         self._generator = generator
+        self._dtype = dtype
         self._seeds = [v for v in states if _keras_compat.is_seed_state(v)]
-        rest = [v for v in states if not _keras_compat.is_seed_state(v)]
-        self._statistics = [v for v in rest if v.value.dtype.is_floating]
-        self._others = [v for v in rest if not v.value.dtype.is_floating]
+        self._states = [v for v in states if not _keras_compat.is_seed_state(v)]
         self._metrics = list(model.metrics_variables)
-        self.layout = WeightLayout([v.shape for v in self._statistics], dtype)
+        self._weights = list(model.trainable_variables)
         self._start = {
             id(v): tf.convert_to_tensor(v.value)
-            for v in [*states, *self._metrics, self._generator.state]
+            for v in [*states, *self._metrics, generator.state]
         }
-        # Filled in while the one worker body is traced: which variables a
-        # call assigns is a property of the graph, the same for all workers.
         self._updates = Counter()
+
+    def probe(self) -> WorkerScope:
+        """Returns a scope for a call that shows what a call assigns."""
+        variables = [*self._states, *self._seeds, *self._metrics]
+        variables.append(self._generator.state)
+        return WorkerScope(
+            [(v, v.value) for v in self._weights]
+            + [(v, self._start[id(v)]) for v in variables]
+        )
+
+    def keep(self, scope: WorkerScope) -> None:
+        """Keeps track of what a call in the scope of `probe` has assigned.
+
+        Everything else, the weights of frozen layers for one, stays out of
+        sums and loops.
+        """
+        self._updates = scope.num_updates
+        updated = [v for v in self._states if self._updates[id(v)]]
+        self._statistics = [v for v in updated if v.value.dtype.is_floating]
+        self._others = [v for v in updated if not v.value.dtype.is_floating]
+        self._metrics = [v for v in self._metrics if self._updates[id(v)]]
+        self._seeds = [v for v in self._seeds if self._updates[id(v)]]
+        self.layout = WeightLayout(
+            [v.shape for v in self._statistics], self._dtype
+        )
 
     def first(self) -> dict[str, Any]:
         """Returns what the first worker of a replica finds."""
@@ -100,10 +123,9 @@ class ModelState:
             carried: What `first` or the worker before it returned.
         """
         seeds = [*self._seeds, self._generator.state]
-        states = [*self._statistics, *self._others]
         return WorkerScope(
             weights
-            + list(zip(states, self._starting(states), strict=True))
+            + [(v, self._start[id(v)]) for v in self._states]
             + list(zip(self._metrics, carried["metrics"], strict=True))
             + [(v, self._worker_seed(v, worker)) for v in seeds]
         )
@@ -112,7 +134,6 @@ class ModelState:
         self, scope: WorkerScope, worker: tf.Tensor, carried: dict[str, Any]
     ) -> dict[str, Any]:
         """Returns what the next worker finds, given this worker's scope."""
-        self._updates |= scope.num_updates
         after = scope.get_current_value
         statistics = carried["statistics"]
         if self._statistics:
@@ -171,8 +192,6 @@ class ModelState:
         value: tf.Tensor,
         valid: tf.Tensor | None,
     ) -> None:
-        if not self._updates[id(variable)]:
-            return
         value = tf.cast(value, variable.value.dtype)
         if valid is not None:
             value = tf.where(valid, value, self._start[id(variable)])

@@ -118,14 +118,20 @@ class StepPlan:
 
     def note_fault(
         self, step: tf.Tensor, culprit: tf.Tensor, num_rows: int | tf.Tensor
-    ) -> None:
+    ) -> tf.Tensor:
         """Records what this replica found wrong, for `raise_fault`.
+
+        A fault that is recorded already stays, and with it all further steps
+        of the same `steps_per_execution` are faulty.
 
         Args:
             step: Number of steps taken before this one.
             culprit: Global index of the first worker whose gradient isn't
                 finite, or -1.
             num_rows: The replica's rows.
+
+        Returns:
+            A boolean scalar: whether there is a fault.
         """
         fault = _keras_compat.on_this_replica(self.fault)
         found = tf.stack(
@@ -136,8 +142,10 @@ class StepPlan:
             ]
         )
         bad = (culprit >= 0) | (num_rows % self.per_replica != 0)
-        first = bad & (fault[0] == 0)
-        fault.assign(tf.where(first, found, fault))
+        before = tf.convert_to_tensor(fault)
+        earlier = before[0] != 0
+        fault.assign(tf.where(bad & ~earlier, found, before))
+        return bad | earlier
 
     def raise_fault(self, strategy: tf.distribute.Strategy) -> None:
         """Raises what a step has recorded, and clears it.
@@ -152,7 +160,7 @@ class StepPlan:
                 continue
             self._clear(strategy)
             per_replica = self.per_replica
-            where = f"in step {step - 1} a batch per replica"
+            where = f"in step {step - 1} (from 0) a batch per replica"
             workers.check_batch(num_rows, per_replica, where)
             raise FloatingPointError(
                 f"The gradient of worker {culprit} (of {self.num_workers}, "

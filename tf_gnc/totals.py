@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc import workers
+from tf_gnc import _keras_compat, workers
 from tf_gnc.memory import MemoryStep
 from tf_gnc.model_state import ModelState
 from tf_gnc.plan import StepPlan
@@ -40,11 +40,12 @@ class Totals:
         self._connected: list[bool] = []
         self._structure: Any = None
 
-    def first(self, outputs: list[tf.TensorSpec]) -> dict[str, Any]:
+    def first(self, outputs: list[Any]) -> dict[str, Any]:
         """Returns what the first worker of a replica adds to.
 
         Args:
-            outputs: Dtype and shape of one worker's predictions.
+            outputs: Dtype and shape of what `outputs_of` gives for one
+                worker's predictions.
         """
         return {
             "gradient": tf.zeros([self._layout.size], self._layout.dtype),
@@ -57,6 +58,7 @@ class Totals:
                     spec.dtype, self._plan.per_replica, element_shape=spec.shape
                 )
                 for spec in outputs
+                if spec is not None
             ],
         }
 
@@ -89,7 +91,7 @@ class Totals:
         pending = totals["pending"]
         if self._memory is not None:
             pending = self._memory.remember(worker, gradient, pending)
-        predictions = keras.tree.flatten(y_pred)
+        outputs = [o for o in outputs_of(y_pred) if o is not None]
         return {
             "gradient": totals["gradient"] + gradient,
             "loss": totals["loss"] + tf.cast(loss, self._layout.dtype),
@@ -97,9 +99,9 @@ class Totals:
             "pending": pending,
             "culprit": self._culprit(totals["culprit"], worker, gradient),
             "outputs": [
-                array.write(worker, prediction)
-                for array, prediction in zip(
-                    totals["outputs"], predictions, strict=True
+                array.write(worker, output)
+                for array, output in zip(
+                    totals["outputs"], outputs, strict=True
                 )
             ],
         }
@@ -171,16 +173,18 @@ class Totals:
         Args:
             totals: What this replica's last worker left.
         """
-        stacks = [array.stack() for array in totals["outputs"]]  # (V, b, ...)
-        flat = [
-            stack
-            if stack.shape.rank == 1  # one number a worker
-            else tf.reshape(
-                stack, tf.concat([[-1], tf.shape(stack)[2:]], axis=0)
-            )
-            for stack in stacks
+        joined = iter([_join(a.stack()) for a in totals["outputs"]])
+        outputs = [
+            None if output is None else next(joined)
+            for output in outputs_of(self._structure)
         ]
-        return keras.tree.pack_sequence_as(self._structure, flat)
+        half = len(outputs) // 2
+        for prediction, mask in zip(
+            outputs[:half], outputs[half:], strict=True
+        ):
+            if mask is not None:
+                _keras_compat.set_mask(prediction, mask)
+        return keras.tree.pack_sequence_as(self._structure, outputs[:half])
 
     def _culprit(
         self, culprit: tf.Tensor, worker: tf.Tensor, gradient: tf.Tensor
@@ -202,5 +206,22 @@ class Totals:
         even_for_sure = isinstance(num_rows, int) or per_replica == 1
         if even_for_sure and not self._plan.checks_gradients:
             return None
-        self._plan.note_fault(step, culprit, num_rows)
-        return (culprit < 0) & (num_rows % per_replica == 0)
+        return ~self._plan.note_fault(step, culprit, num_rows)
+
+
+def outputs_of(y_pred: Any) -> list[Any]:
+    """Returns predictions, flattened, and then as many masks or None."""
+    leaves = keras.tree.flatten(y_pred)
+    return leaves + [_keras_compat.mask_of(leaf) for leaf in leaves]
+
+
+def _join(stack: tf.Tensor) -> tf.Tensor:
+    """Joins what V workers gave, shape `(V, ...)`, to one output's rows."""
+    if stack.shape.rank > 1:
+        shape = tf.concat([[-1], tf.shape(stack)[2:]], axis=0)
+        return tf.ensure_shape(
+            tf.reshape(stack, shape), [None, *stack.shape[2:]]
+        )
+    if stack.dtype.is_floating:
+        return tf.reduce_mean(stack)  # a number for the batch, a mean mostly
+    return stack[-1]

@@ -26,7 +26,7 @@ from tf_gnc import _keras_compat, workers
 from tf_gnc.compiling import NoiseSettings
 from tf_gnc.model_state import ModelState
 from tf_gnc.plan import StepPlan
-from tf_gnc.totals import Totals
+from tf_gnc.totals import Totals, outputs_of
 
 
 class GNCTrainStep(NoiseSettings):
@@ -84,8 +84,13 @@ class GNCTrainStep(NoiseSettings):
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         num_rows = workers.num_rows(x)
+        if not isinstance(num_rows, int):  # An uneven batch will be refused.
+            x, y, sample_weight = workers.even_rows(
+                (x, y, sample_weight), plan.per_replica
+            )
         layout, optimizer = plan.layout, self.optimizer
         state = ModelState(self, plan.generator, layout.dtype)
+        outputs = self._probe(state, (x, y, sample_weight))
         memory = plan.memory.begin_step() if plan.memory else None
         totals = Totals(plan, state, memory)
         clean = layout.pack([v.value for v in plan.variables])  # x
@@ -101,7 +106,7 @@ class GNCTrainStep(NoiseSettings):
             after = state.collect(scope, index, sums["state"])
             return totals.add(sums, worker, results, after)
 
-        sums = totals.first(self._output_specs(x))
+        sums = totals.first(outputs)
         sums = workers.for_each(work, sums, plan.per_replica, plan.parallel)
         gradient, statistics, valid = totals.reduce(
             sums, num_rows, optimizer.iterations
@@ -159,31 +164,37 @@ class GNCTrainStep(NoiseSettings):
 
     def _plan_for(self, data: Any) -> StepPlan:
         """Returns the plan in force, made from the first batch if need be."""
-        if self._plan is None:
+        if self._gnc_plan is None:
             _keras_compat.build(self, data)
             self._make_plan()
-        return self._plan
+        return self._gnc_plan
 
-    def _output_specs(self, x: Any) -> list[tf.TensorSpec]:
-        """Returns dtype and shape of one worker's predictions, flattened."""
-        batch = workers.num_rows(x)
-        size = None
-        if isinstance(batch, int):
-            size = batch // self._plan.per_replica
-        outputs = getattr(self, "outputs", None)
-        if outputs is None:  # a subclassed model: only a call can tell
+    def _probe(self, state: ModelState, data: Any) -> list[Any]:
+        """Finds out, ahead of the loop, what a worker's call gives and changes.
 
-            @tf.function(autograph=False)
-            def call(x: Any) -> Any:
-                with keras.StatelessScope():
-                    return _keras_compat.call_for_training(self, x)
+        Args:
+            state: Is told which variables a call assigns.
+            data: The replica's rows.
 
-            one = workers.rows(x, tf.constant(0), self._plan.per_replica)
-            outputs = call.get_concrete_function(one).structured_outputs
-        return [
-            tf.TensorSpec([size, *output.shape[1:]], output.dtype)
-            for output in keras.tree.flatten(outputs)
-        ]
+        Returns:
+            Dtype and shape of one worker's `outputs_of` its predictions.
+        """
+
+        def call(rows: Any) -> list[Any]:
+            x, y, sample_weight = rows
+            with state.probe() as scope:
+                y_pred = _keras_compat.call_for_training(self, x)
+                _keras_compat.compute_loss(self, x, y, y_pred, sample_weight)
+            state.keep(scope)
+            return outputs_of(y_pred)
+
+        plan = self._gnc_plan
+        one = workers.rows(data, tf.constant(0), plan.per_replica)
+        if tf.executing_eagerly():
+            return call(one)
+        # Traced and thrown away: none of it becomes part of the step.
+        traced = tf.function(call, autograph=False).get_concrete_function(one)
+        return traced.structured_outputs
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")

@@ -97,8 +97,8 @@ def rows(data: Any, worker: tf.Tensor, workers_per_replica: int) -> Any:
     """Returns one worker's rows of a batch.
 
     Args:
-        data: Nested structure of dense or ragged tensors and None, with the
-            replica's rows on axis 0.
+        data: Nested structure of dense, ragged or sparse tensors and None,
+            with the replica's rows on axis 0.
         worker: Index of the worker on its replica, 0 to V - 1.
         workers_per_replica: V, a divisor of the number of rows.
 
@@ -111,19 +111,20 @@ def rows(data: Any, worker: tf.Tensor, workers_per_replica: int) -> Any:
     """
 
     def take(leaf: Any) -> Any:
-        if leaf is None:
-            return None
-        if isinstance(leaf, tf.RaggedTensor):
-            size = leaf.nrows(out_type=tf.int32) // workers_per_replica
-            return leaf[worker * size : (worker + 1) * size]
-        leaf = tf.convert_to_tensor(leaf)
-        size = (leaf.shape[0] or tf.shape(leaf)[0]) // workers_per_replica
-        begin = [worker * size] + [0] * (leaf.shape.rank - 1)
-        taken = tf.slice(leaf, begin, [size] + [-1] * (leaf.shape.rank - 1))
-        static = size if isinstance(size, int) else None
-        return tf.ensure_shape(taken, [static, *leaf.shape[1:]])
+        size = num_rows(leaf) // workers_per_replica
+        return _slice(leaf, worker * size, size)
 
-    return keras.tree.map_structure(take, data, none_is_leaf=True)
+    return _map_tensors(take, data)
+
+
+def even_rows(data: Any, workers_per_replica: int) -> Any:
+    """Returns as many of a batch's first rows as the workers can share."""
+
+    def take(leaf: Any) -> Any:
+        size = num_rows(leaf)
+        return _slice(leaf, 0, size - size % workers_per_replica)
+
+    return _map_tensors(take, data)
 
 
 def num_rows(data: Any) -> int | tf.Tensor:
@@ -131,8 +132,34 @@ def num_rows(data: Any) -> int | tf.Tensor:
     leaf = next(x for x in keras.tree.flatten(data) if x is not None)
     if isinstance(leaf, tf.RaggedTensor):
         return leaf.shape[0] or leaf.nrows(out_type=tf.int32)
+    if isinstance(leaf, tf.SparseTensor):
+        return leaf.shape[0] or tf.cast(leaf.dense_shape[0], tf.int32)
     leaf = tf.convert_to_tensor(leaf)
     return leaf.shape[0] or tf.shape(leaf)[0]
+
+
+def _map_tensors(take: Callable[[Any], Any], data: Any) -> Any:
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else take(leaf),
+        data,
+        none_is_leaf=True,
+    )
+
+
+def _slice(leaf: Any, begin: int | tf.Tensor, size: int | tf.Tensor) -> Any:
+    """Returns rows `[begin, begin + size)`, their number static if known."""
+    if isinstance(leaf, tf.RaggedTensor):
+        return leaf[begin : begin + size]
+    if isinstance(leaf, tf.SparseTensor):
+        others = leaf.dense_shape[1:]
+        start = tf.concat([[tf.cast(begin, tf.int64)], 0 * others], axis=0)
+        extent = tf.concat([[tf.cast(size, tf.int64)], others], axis=0)
+        return tf.sparse.slice(leaf, start, extent)
+    leaf = tf.convert_to_tensor(leaf)
+    rest = leaf.shape.rank - 1
+    taken = tf.slice(leaf, [begin] + [0] * rest, [size] + [-1] * rest)
+    static = size if isinstance(size, int) else None
+    return tf.ensure_shape(taken, [static, *leaf.shape[1:]])
 
 
 def for_each(

@@ -36,9 +36,11 @@ class _Note(keras.callbacks.Callback):
         self.rules, self.first_memory = [], None
 
     def on_epoch_end(self, epoch, logs=None):
-        self.rules.append(self.model.noise)
-        if epoch == 0 and self.model._plan.memory is not None:
-            self.first_memory = weakref.ref(self.model._plan.memory.gradients)
+        self.rules.append(self.model.noise_rule)
+        if epoch == 0 and self.model._gnc_plan.memory is not None:
+            self.first_memory = weakref.ref(
+                self.model._gnc_plan.memory.gradients
+            )
 
 
 def test_switch_noise__gnc_to_rnc__is_two_fits_one_after_the_other():
@@ -48,7 +50,7 @@ def test_switch_noise__gnc_to_rnc__is_two_fits_one_after_the_other():
         [tf_gnc.callbacks.SwitchNoise(epoch=2, noise=rnc)], noise=gnc
     )
     by_hand, _ = _run(epochs=2, noise=gnc)
-    by_hand.noise = rnc
+    by_hand.noise_rule = rnc
     x, y = problems.images(32)
     by_hand.fit(
         x, y, batch_size=16, shuffle=False, verbose=0, initial_epoch=2, epochs=4
@@ -69,7 +71,7 @@ def test_switch_noise__after_the_switch__old_memory_is_freed():
     assert note.rules == [gnc, gnc, rnc, rnc]
     gc.collect()
     assert note.first_memory() is None
-    assert model._plan.memory is None
+    assert model._gnc_plan.memory is None
 
 
 def test_switch_noise__run_that_starts_later__switches_at_once():

@@ -76,8 +76,8 @@ class SwitchNoise(_NoiseCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Switches if the epoch has come and the rule isn't in force yet."""
-        if epoch >= self.epoch and self.model.noise is not self.noise:
-            self.model.noise = self.noise
+        if epoch >= self.epoch and self.model.noise_rule is not self.noise:
+            self.model.noise_rule = self.noise
 
 
 class AlphaSchedule(_NoiseCallback):
@@ -116,12 +116,12 @@ class AlphaSchedule(_NoiseCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the epoch's coefficient."""
-        arguments = (epoch, self.model.alpha)
+        arguments = (epoch, self.model.noise_alpha)
         if not self._takes_alpha:
             arguments = (epoch,)
-        self.model.alpha = self.schedule(*arguments)
+        self.model.noise_alpha = self.schedule(*arguments)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the coefficient in force to the epoch's logs."""
         if logs is not None:
-            logs["alpha"] = self.model.alpha
+            logs["alpha"] = self.model.noise_alpha

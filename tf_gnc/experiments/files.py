@@ -150,8 +150,10 @@ class RunFiles:
         existing = self.directory.absolute()
         while not existing.exists():
             existing = existing.parent
-        free = shutil.disk_usage(existing).free
-        if free < REQUIRED_BYTES:
+        usage = shutil.disk_usage(existing)
+        free = usage.free
+        # A size of 0 is not a full disk: pseudo file systems tell none.
+        if usage.total and free < REQUIRED_BYTES:
             raise OSError(
                 errno.ENOSPC,
                 f"The disk is full: a run needs {REQUIRED_BYTES / 2**20:.0f} "

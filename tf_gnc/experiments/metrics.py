@@ -62,10 +62,10 @@ class MetricsLog(keras.callbacks.Callback):
         row: dict[str, Any] = {"epoch": epoch + 1}
         for name in _LOGGED:
             row[name] = finite_or_none(logs.get(name, math.nan))
-        rule = self.model.noise
+        rule = self.model.noise_rule
         row["learning_rate"] = finite_or_none(self._schedule(last_update))
         row["rule"] = None if rule is None else type(rule).__name__
-        row["alpha"] = None if rule is None else self.model.alpha
+        row["alpha"] = None if rule is None else self.model.noise_alpha
         row["seconds"] = time.perf_counter() - self._epoch_began
         self.training_seconds.append(self._training_ended - self._epoch_began)
         self.rows.append(row)
