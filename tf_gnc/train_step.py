@@ -140,7 +140,9 @@ class GNCTrainStep(NoiseSettings):
             scaled_loss = self.optimizer.scale_loss(loss)
         scale = self.optimizer.scale_loss(tf.ones([]))
         gradients = [
-            None if g is None else tf.convert_to_tensor(g) / scale
+            None
+            if g is None
+            else tf.convert_to_tensor(g) / tf.cast(scale, g.dtype)
             for g in tape.gradient(scaled_loss, weights)
         ]
         return loss, gradients, y_pred
