@@ -139,7 +139,9 @@ def _define_size(flag_set: FlagSet) -> None:
     )
     flag_set.integer(
         "epochs",
-        "Passes over the training data. " + _default(lambda d: d.epochs),
+        "Passes over the training data; what is left of it after the last "
+        "whole batch waits for the next shuffle. "
+        + _default(lambda d: d.epochs),
         minimum=1,
     )
 
