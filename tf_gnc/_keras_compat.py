@@ -10,12 +10,17 @@ Floor 0: imports nothing of ours.
 """
 
 import contextlib
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.random import seed_generator as _seed_generator
+from keras.src.trainers import data_adapters as _data_adapters
+from keras.src.trainers.data_adapters import array_slicing as _array_slicing
+from keras.src.trainers.data_adapters import data_adapter as _data_adapter
 
 
 def is_built(model: keras.Model) -> bool:
@@ -212,3 +217,152 @@ def on_this_replica(variable: tf.Variable) -> tf.Variable:
     if isinstance(variable, tf.distribute.DistributedValues):
         return variable._get_on_device_or_primary()
     return variable
+
+
+def in_several_processes(strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether a strategy's replicas live in several processes.
+
+    Why: a MultiWorkerMirroredStrategy with a cluster of one behaves as a
+    MirroredStrategy, and which of the two it is stands in a private place.
+    """
+    return (
+        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        and strategy.extended._in_multi_worker_mode()
+    )
+
+
+class SeveralProcesses:
+    """Mixin that lets `fit` and `evaluate` run in several processes.
+
+    Why: stock Keras's fail there, in 3.0 to 3.15 at least (keras issue 20585,
+    open). It hands a whole batch, a nested structure, to `strategy.reduce`,
+    and reduces scalar logs along their first axis. In one process nothing is
+    changed, and Keras itself never.
+    """
+
+    def _maybe_symbolic_build(
+        self, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        """Builds from one replica's share of the first batch."""
+        strategy = self.distribute_strategy
+        if iterator is not None and in_several_processes(strategy):
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(
+                    lambda leaf: strategy.experimental_local_results(leaf)[0],
+                    next(batches),
+                )
+                iterator = None
+                break
+        super()._maybe_symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _make_function(self, step: Callable[[Any], Any]) -> Callable:
+        """Averages the logs in one small collective, whatever their number."""
+        strategy = self.distribute_strategy
+        make = super()._make_function
+        if not in_several_processes(strategy):
+            return make(step)
+
+        def step_with_common_logs(data: Any) -> Any:
+            logs = step(data)
+            leaves = [tf.convert_to_tensor(v) for v in keras.tree.flatten(logs)]
+            flat = [tf.reshape(tf.cast(v, "float32"), [-1]) for v in leaves]
+            context = tf.distribute.get_replica_context()
+            mean = context.all_reduce(
+                tf.distribute.ReduceOp.MEAN, tf.concat(flat, axis=0)
+            )
+            parts = tf.split(mean, [tf.size(v) for v in flat], num=len(flat))
+            return keras.tree.pack_sequence_as(
+                logs,
+                [
+                    tf.reshape(part, tf.shape(leaf))
+                    for part, leaf in zip(parts, leaves, strict=True)
+                ],
+            )
+
+        def first(values: Any, strategy: Any, reduction: str) -> Any:
+            return keras.tree.map_structure(
+                lambda v: strategy.experimental_local_results(v)[0], values
+            )
+
+        # The same code, reading `reduce_per_replica` from a copy of its names.
+        code = make.__func__
+        names = {**code.__globals__, "reduce_per_replica": first}
+        mended = types.FunctionType(
+            code.__code__, names, code.__name__, code.__defaults__
+        )
+        return mended(self, step_with_common_logs)
+
+
+def training_data(
+    arguments: dict[str, Any],
+) -> tuple[_data_adapter.DataAdapter, Any]:
+    """Returns Keras's adapter for what `fit` was given to train on.
+
+    Why: arrays, generators and data loaders all become a `tf.data.Dataset`
+    there, and the adapters are private.
+
+    Args:
+        arguments: Those of `fit` by name. A `validation_split` is carried
+            out, so that `validation_data` stands for it.
+
+    Returns:
+        The adapter; and the data as one structure of tensors where they are
+        plain arrays, else None.
+    """
+    arrays = tuple(arguments.get(k) for k in ("x", "y", "sample_weight"))
+    split = arguments.pop("validation_split", None)
+    if split and arguments.get("validation_data") is None:
+        arrays, rest = _array_slicing.train_validation_split(arrays, split)
+        arguments["validation_data"] = rest
+    x, y, sample_weight = arrays
+    is_dataset = isinstance(x, tf.data.Dataset)
+    adapter = _data_adapters.get_data_adapter(
+        x,
+        y,
+        sample_weight,
+        batch_size=arguments.get("batch_size"),
+        steps_per_epoch=arguments.get("steps_per_epoch"),
+        shuffle=False if is_dataset else arguments.get("shuffle", True),
+        class_weight=arguments.get("class_weight"),
+    )
+    if not isinstance(adapter, _data_adapters.ArrayDataAdapter):
+        return adapter, None
+    arrays = _array_slicing.convert_to_sliceable(adapter._inputs, "tensorflow")
+    leaves = keras.tree.flatten(arrays)
+    plain = all(isinstance(leaf, np.ndarray | tf.Tensor) for leaf in leaves)
+    return adapter, keras.tree.lists_to_tuples(arrays) if plain else None
+
+
+class SharedData(_data_adapter.DataAdapter):
+    """Hands `fit` a distributed data set in place of an adapter's own.
+
+    Why: `fit` takes a `DistributedDataset`, but doesn't learn from it how many
+    batches an epoch has.
+
+    Args:
+        adapter: Knows the number of batches.
+        dataset: What to train on.
+    """
+
+    def __init__(self, adapter: _data_adapter.DataAdapter, dataset: Any):
+        self._adapter = adapter
+        self._dataset = dataset
+
+    def get_tf_dataset(self) -> Any:
+        """Returns the distributed data set."""
+        return self._dataset
+
+    num_batches = property(lambda self: self._adapter.num_batches)
+    batch_size = property(lambda self: self._adapter.batch_size)
+    has_partial_batch = property(lambda self: self._adapter.has_partial_batch)
+    partial_batch_size = property(
+        lambda self: self._adapter.partial_batch_size
+    )
+
+    def on_epoch_begin(self) -> None:
+        """Passes on that an epoch begins."""
+        self._adapter.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        """Passes on that an epoch has ended."""
+        self._adapter.on_epoch_end()

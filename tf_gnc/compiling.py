@@ -12,11 +12,12 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import _check, _keras_compat, workers
+from tf_gnc.distribute.rows import share_rows
 from tf_gnc.noise import NoiseRule
 from tf_gnc.plan import StepPlan
 
 
-class NoiseSettings:
+class NoiseSettings(_keras_compat.SeveralProcesses):
     """The Keras-facing half of `GNCTrainStep`: settings and their checks."""
 
     _gnc_rule = None
@@ -122,7 +123,9 @@ class NoiseSettings:
         )
         for size in _batch_sizes(call.arguments):
             workers.check_batch(size, self.num_workers, "a batch")
-        return super().fit(x, y, batch_size, *args, **kwargs)
+        if _keras_compat.in_several_processes(self.distribute_strategy):
+            share_rows(call.arguments, self.distribute_strategy)
+        return super().fit(**call.arguments)
 
     def make_train_function(self, force: bool = False) -> Callable:
         """Makes the function that runs one step; Keras calls this."""

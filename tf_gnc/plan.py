@@ -19,6 +19,7 @@ from tf_gnc import _keras_compat, workers
 from tf_gnc.layout import WeightLayout
 from tf_gnc.memory import GradientMemory, MemoryStep
 from tf_gnc.noise import NoiseRule
+from tf_gnc.signals import Signals
 
 
 class StepPlan:
@@ -59,24 +60,17 @@ class StepPlan:
             self.generator = _keras_compat.global_seed_generator()
             self.memory = self._make_memory()
             self.alpha = tf.Variable(alpha, trainable=False, dtype=dtype)
-            # Step, worker and rows of the first fault; zeros for none.
-            self.fault = tf.Variable(
-                tf.zeros([3], tf.int64),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.NONE,
+            self.signals = Signals(
+                self.num_workers,
+                self.num_replicas,
+                # Without memory it is the user's to decide, as in stock
+                # Keras; with loss scaling the optimizer skips the step and
+                # lowers the scale.
+                checks_gradients=bool(self.memory) and not self.scales_loss,
+                can_stop=_keras_compat.in_several_processes(strategy),
             )
             if not model.optimizer.built:
                 model.optimizer.build(self.variables)
-
-    @property
-    def checks_gradients(self) -> bool:
-        """Whether a gradient that isn't finite must stop the training.
-
-        Without memory it is the user's to decide, as in stock Keras; with
-        loss scaling the optimizer skips the step and lowers the scale.
-        """
-        return self.memory is not None and not self.scales_loss
 
     def first_worker(self) -> tf.Tensor | int:
         """Returns the global index of this replica's first worker."""
@@ -116,60 +110,19 @@ class StepPlan:
 
         return displaced
 
-    def note_fault(
-        self, step: tf.Tensor, culprit: tf.Tensor, num_rows: int | tf.Tensor
-    ) -> tf.Tensor:
-        """Records what this replica found wrong, for `raise_fault`.
-
-        A fault that is recorded already stays, and with it all further steps
-        of the same `steps_per_execution` are faulty.
-
-        Args:
-            step: Number of steps taken before this one.
-            culprit: Global index of the first worker whose gradient isn't
-                finite, or -1.
-            num_rows: The replica's rows.
-
-        Returns:
-            A boolean scalar: whether there is a fault.
-        """
-        fault = _keras_compat.on_this_replica(self.fault)
-        found = tf.stack(
-            [
-                tf.cast(step, tf.int64) + 1,
-                tf.cast(culprit, tf.int64),
-                tf.cast(num_rows, tf.int64),
-            ]
-        )
-        bad = (culprit >= 0) | (num_rows % self.per_replica != 0)
-        before = tf.convert_to_tensor(fault)
-        earlier = before[0] != 0
-        fault.assign(tf.where(bad & ~earlier, found, before))
-        return bad | earlier
-
     def raise_fault(self, strategy: tf.distribute.Strategy) -> None:
-        """Raises what a step has recorded, and clears it.
+        """Raises what a step has recorded, after emptying the memory.
 
         Raises:
             ValueError: If the workers couldn't share a batch evenly.
             FloatingPointError: If a worker's gradient wasn't finite.
         """
-        for component in strategy.experimental_local_results(self.fault):
-            step, culprit, num_rows = (int(n) for n in component.numpy())
-            if not step:
-                continue
-            self._clear(strategy)
-            per_replica = self.per_replica
-            where = f"in step {step - 1} (from 0) a batch per replica"
-            workers.check_batch(num_rows, per_replica, where)
-            raise FloatingPointError(
-                f"The gradient of worker {culprit} (of {self.num_workers}, "
-                f"counted from 0) was not finite in step {step - 1}. The "
-                "model's weights are those from before that step, and the "
-                "noise memory has been emptied. Lower the learning rate or "
-                "`alpha`, warm up for longer, or bound the noise with "
-                "`GradientNoise(max_displacement=...)`."
-            )
+        try:
+            self.signals.raise_fault(strategy)
+        except (ValueError, FloatingPointError):
+            if self.memory is not None:
+                self.memory.reset(strategy)
+            raise
 
     def _make_memory(self) -> GradientMemory | None:
         if self.rule is None or not self.rule.remembers_gradients:
@@ -182,9 +135,3 @@ class StepPlan:
             delay=self.parallel - 1,
             undoable=self.scales_loss,
         )
-
-    def _clear(self, strategy: tf.distribute.Strategy) -> None:
-        for component in strategy.experimental_local_results(self.fault):
-            component.assign(tf.zeros_like(component))
-        if self.memory is not None:
-            self.memory.reset(strategy)

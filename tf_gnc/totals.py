@@ -123,22 +123,18 @@ class Totals:
             statistics; and a boolean scalar that tells whether the step may
             be taken, or None for a step that can't fail.
         """
-        valid = self._valid_here(totals["culprit"], num_rows, step)
-        flag = [] if valid is None else [tf.reshape(valid, [1])]
-        vector = tf.concat(
-            [
-                totals["gradient"] / self._plan.per_replica,
-                totals["state"]["statistics"] / self._plan.per_replica,
-                *(tf.cast(f, self._layout.dtype) for f in flag),
-            ],
-            axis=0,
+        signals, dtype = self._plan.signals, self._layout.dtype
+        culprit = totals["culprit"]
+        parts = [
+            totals["gradient"] / self._plan.per_replica,
+            totals["state"]["statistics"] / self._plan.per_replica,
+            signals.outgoing(culprit, num_rows, dtype),
+        ]
+        vector = workers.mean_over_replicas(tf.concat(parts, axis=0))
+        gradient, statistics, said = tf.split(
+            vector, [part.shape[0] for part in parts]
         )
-        vector = workers.mean_over_replicas(vector)
-        size = self._layout.size
-        gradient = vector[:size]
-        statistics = vector[size : size + self._state.layout.size]
-        if valid is not None:
-            valid = vector[-1] == 1  # on every replica
+        valid = signals.incoming(said, step, culprit, num_rows)
         if self._memory is not None:
             self._memory.flush(totals["pending"])
             finite = tf.reduce_all(tf.math.is_finite(gradient))
@@ -189,24 +185,12 @@ class Totals:
     def _culprit(
         self, culprit: tf.Tensor, worker: tf.Tensor, gradient: tf.Tensor
     ) -> tf.Tensor:
-        if not self._plan.checks_gradients:
+        if not self._plan.signals.checks_gradients:
             return culprit
         # One pass and no temporary: what isn't finite spoils the sum.
         finite = tf.math.is_finite(tf.reduce_sum(gradient))
         index = self._plan.first_worker() + worker
         return tf.where(finite | (culprit >= 0), culprit, index)
-
-    def _valid_here(
-        self, culprit: tf.Tensor, num_rows: int | tf.Tensor, step: tf.Tensor
-    ) -> tf.Tensor | None:
-        """Tells whether this replica found no fault; notes one if it did."""
-        per_replica = self._plan.per_replica
-        if isinstance(num_rows, int):
-            workers.check_batch(num_rows, per_replica, "a batch")
-        even_for_sure = isinstance(num_rows, int) or per_replica == 1
-        if even_for_sure and not self._plan.checks_gradients:
-            return None
-        return ~self._plan.note_fault(step, culprit, num_rows)
 
 
 def outputs_of(y_pred: Any) -> list[Any]:

@@ -117,6 +117,27 @@ def rows(data: Any, worker: tf.Tensor, workers_per_replica: int) -> Any:
     return _map_tensors(take, data)
 
 
+def share(data: Any, part: int, num_parts: int) -> Any:
+    """Returns one of several parts of a batch, as even as can be.
+
+    Args:
+        data: As for `rows`, with any number of rows.
+        part: Which part, 0 to `num_parts - 1`.
+        num_parts: Parts to cut the rows into, in their order.
+
+    Example:
+        >>> share(tf.range(5), 1, 2).numpy()
+        array([2, 3, 4], dtype=int32)
+    """
+
+    def take(leaf: Any) -> Any:
+        size = num_rows(leaf)
+        begin = part * size // num_parts
+        return _slice(leaf, begin, (part + 1) * size // num_parts - begin)
+
+    return _map_tensors(take, data)
+
+
 def even_rows(data: Any, workers_per_replica: int) -> Any:
     """Returns as many of a batch's first rows as the workers can share."""
 

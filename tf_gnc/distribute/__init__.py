@@ -1,0 +1,1 @@
+"""Strategies, clusters and the launcher: where a run's processes live."""
