@@ -139,6 +139,15 @@ def variable_index(
     return optimizer._get_variable_index(variable)
 
 
+def set_initial_epoch(model: keras.Model, epoch: int | None) -> None:
+    """Has the `fit` under way begin with an epoch; None for its own choice.
+
+    Why: Keras's own callback for backups says it this way, from
+    `on_train_begin`; there is no public one.
+    """
+    model._initial_epoch = epoch
+
+
 @contextlib.contextmanager
 def gradients_already_averaged(
     optimizer: keras.optimizers.Optimizer,
@@ -333,36 +342,37 @@ def training_data(
     return adapter, keras.tree.lists_to_tuples(arrays) if plain else None
 
 
-class SharedData(_data_adapter.DataAdapter):
-    """Hands `fit` a distributed data set in place of an adapter's own.
+class PreparedData(_data_adapter.DataAdapter):
+    """Hands `fit` a data set, distributed or not, as it is.
 
-    Why: `fit` takes a `DistributedDataset`, but doesn't learn from it how many
-    batches an epoch has.
+    Why: `fit` takes a `DistributedDataset` or a `Dataset`, but would warn of
+    arguments that have been dealt with, and doesn't learn from the former how
+    many batches an epoch has.
 
     Args:
-        adapter: Knows the number of batches.
+        adapter: Knows the number of batches; None for data without an end.
         dataset: What to train on.
     """
 
-    def __init__(self, adapter: _data_adapter.DataAdapter, dataset: Any):
+    def __init__(self, adapter: _data_adapter.DataAdapter | None, dataset: Any):
         self._adapter = adapter
         self._dataset = dataset
 
     def get_tf_dataset(self) -> Any:
-        """Returns the distributed data set."""
+        """Returns the data set."""
         return self._dataset
 
-    num_batches = property(lambda self: self._adapter.num_batches)
-    batch_size = property(lambda self: self._adapter.batch_size)
-    has_partial_batch = property(lambda self: self._adapter.has_partial_batch)
-    partial_batch_size = property(
-        lambda self: self._adapter.partial_batch_size
-    )
+    @property
+    def num_batches(self) -> int | None:
+        """Batches in one pass over the data, if known."""
+        return self._adapter and self._adapter.num_batches
 
     def on_epoch_begin(self) -> None:
         """Passes on that an epoch begins."""
-        self._adapter.on_epoch_begin()
+        if self._adapter:
+            self._adapter.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
         """Passes on that an epoch has ended."""
-        self._adapter.on_epoch_end()
+        if self._adapter:
+            self._adapter.on_epoch_end()

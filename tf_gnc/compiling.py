@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc import _check, _keras_compat, workers
-from tf_gnc.distribute.rows import share_rows
+from tf_gnc import _check, _keras_compat, fitting, workers
+from tf_gnc.distribute import chief
 from tf_gnc.noise import NoiseRule
 from tf_gnc.plan import StepPlan
 
@@ -21,9 +21,11 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     """The Keras-facing half of `GNCTrainStep`: settings and their checks."""
 
     _gnc_rule = None
+    _gnc_compiled_rule = None
     _gnc_num_workers = None
     _gnc_alpha = 0.0
     _gnc_plan = None
+    _gnc_skip = None
 
     def compile(
         self,
@@ -57,7 +59,20 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         _check_accumulation(self.optimizer, num_workers or replicas)
         self._gnc_num_workers = num_workers
         self._gnc_plan = None
+        self._gnc_compiled_rule = noise
         self._set_noise(noise)
+
+    @property
+    def compiled_noise_rule(self) -> NoiseRule | None:
+        """The noise rule that was given to `compile`."""
+        return self._gnc_compiled_rule
+
+    @property
+    def step_plan(self) -> StepPlan:
+        """What does not change from step to step; the model must be built."""
+        if self._gnc_plan is None:
+            self._make_plan()
+        return self._gnc_plan
 
     @property
     def noise_rule(self) -> NoiseRule | None:
@@ -121,11 +136,54 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         call = inspect.signature(super().fit).bind(
             x, y, batch_size, *args, **kwargs
         )
-        for size in _batch_sizes(call.arguments):
-            workers.check_batch(size, self.num_workers, "a batch")
-        if _keras_compat.in_several_processes(self.distribute_strategy):
-            share_rows(call.arguments, self.distribute_strategy)
-        return super().fit(**call.arguments)
+        backups = fitting.prepare(self, call.arguments)
+        try:
+            return super().fit(**call.arguments)
+        finally:
+            self._gnc_skip = None
+            for backup in backups:
+                backup.close()
+
+    def skip_steps(self, num_steps: int, read_data: bool) -> None:
+        """Has `fit` pass over its next steps; for taking up a run.
+
+        Args:
+            num_steps: How many steps; in whole calls if a call takes several.
+            read_data: Whether their batches are read and thrown away.
+        """
+        calls, rest = divmod(num_steps, self.steps_per_execution)
+        if rest:
+            raise ValueError(
+                "A run that is taken up must begin with a whole call, got "
+                f"{num_steps} steps with steps_per_execution="
+                f"{self.steps_per_execution}. Use the `steps_per_execution` "
+                "that the backup was made with."
+            )
+        logs = self.get_metrics_result()
+        self._gnc_skip = fitting.Skip(calls, read_data, logs)
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the call that `fit` has just made was passed over."""
+        return self._gnc_skip is not None
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Saves the model; see `keras.Model.save`.
+
+        With several processes all must call it, and the first one writes.
+        """
+        with chief.writable(filepath, self.distribute_strategy) as path:
+            return super().save(path, *args, **kwargs)
+
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Saves the weights; see `save`."""
+        with chief.writable(filepath, self.distribute_strategy) as path:
+            return super().save_weights(path, *args, **kwargs)
+
+    def export(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Exports the model for inference; see `save`."""
+        with chief.writable(filepath, self.distribute_strategy) as path:
+            return super().export(path, *args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Callable:
         """Makes the function that runs one step; Keras calls this."""
@@ -139,6 +197,10 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         take_step = self.train_function
 
         def take_checked_step(iterator: Any) -> dict[str, Any]:
+            if self._gnc_skip is not None:
+                if self._gnc_skip.has_next():
+                    return self._gnc_skip.pass_over(iterator)
+                self._gnc_skip = None
             logs = take_step(iterator)
             if self._gnc_plan is not None:  # None under a user's own train_step
                 self._gnc_plan.raise_fault(self.distribute_strategy)
@@ -251,29 +313,3 @@ def _check_accumulation(
             "pass through the model by themselves, as an accumulated batch's "
             "would."
         )
-
-
-def _batch_sizes(arguments: dict[str, Any]) -> list[int]:
-    """Returns the sizes of the batches that `fit` will see, where known."""
-    x = arguments.get("x")
-    if isinstance(x, tf.data.Dataset):
-        specs = keras.tree.flatten(x.element_spec)
-        shape = getattr(specs[0], "shape", None) if specs else None
-        return [shape[0]] if shape and shape[0] else []
-    leaves = [leaf for leaf in keras.tree.flatten(x) if leaf is not None]
-    if not leaves or not getattr(leaves[0], "shape", None):
-        return []
-    if isinstance(leaves[0], tf.distribute.DistributedValues):
-        return []
-    num_examples = int(leaves[0].shape[0])
-    split = arguments.get("validation_split")
-    if split and arguments.get("validation_data") is None:
-        num_examples = int(num_examples * (1 - split))
-    if not num_examples:
-        return []
-    batch_size = min(arguments.get("batch_size") or 32, num_examples)
-    steps = arguments.get("steps_per_epoch")
-    last = num_examples % batch_size
-    if last and (not steps or steps * batch_size > num_examples):
-        return [batch_size, last]
-    return [batch_size]

@@ -7,6 +7,8 @@ Symbols   V  workers per replica
 Floor 1: may import from floor 0 only.
 """
 
+from typing import Any
+
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
@@ -62,6 +64,40 @@ class GradientMemory:
     def begin_step(self) -> "MemoryStep":
         """Returns the calling replica's view of the memory for one step."""
         return MemoryStep(self)
+
+    def rows(self, replica: int, strategy: tf.distribute.Strategy) -> Any:
+        """Returns the gradients in force of one replica of this process.
+
+        Args:
+            replica: Counts this process's replicas.
+            strategy: Holds the variables.
+
+        Returns:
+            A NumPy array of shape `(V, P)`.
+        """
+        local = strategy.experimental_local_results
+        start = int(local(self.half)[replica]) * self.workers_per_replica
+        rows = local(self.gradients)[replica]
+        return rows[start : start + self.workers_per_replica].numpy()
+
+    def restore(
+        self, replica: int, strategy: tf.distribute.Strategy, rows: Any
+    ) -> None:
+        """Puts back what `rows` returned; `mean` is the caller's to put back.
+
+        Args:
+            replica: Counts this process's replicas.
+            strategy: Holds the variables.
+            rows: One replica's gradients, `(V, P)`, or a function from a
+                worker's index on the replica to its gradient, `(P,)`.
+        """
+        local = strategy.experimental_local_results
+        local(self.half)[replica].assign(0)
+        variable = local(self.gradients)[replica]
+        for worker in range(self.workers_per_replica):
+            row = rows(worker) if callable(rows) else rows[worker]
+            values = tf.cast(row, variable.dtype)[tf.newaxis]
+            variable.scatter_update(tf.IndexedSlices(values, [worker]))
 
     def reset(self, strategy: tf.distribute.Strategy) -> None:
         """Forgets all gradients: the next step has no noise, as the first."""

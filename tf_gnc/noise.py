@@ -16,6 +16,7 @@ Floor 1: may import tf_gnc._check and tf_gnc.layout, nothing else of ours.
 """
 
 import random
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -114,6 +115,14 @@ class NoiseRule:
             layout: Where each weight lies in the vector.
         """
         return weights - scale * noise
+
+    def __eq__(self, other: Any) -> bool:
+        return type(other) is type(self) and (
+            other.get_config() == self.get_config()
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.get_config())))
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""

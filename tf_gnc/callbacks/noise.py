@@ -13,21 +13,28 @@ from tf_gnc.compiling import NoiseSettings
 from tf_gnc.noise import NoiseRule
 
 
+def check_model(
+    callback: keras.callbacks.Callback, model: keras.Model
+) -> None:
+    """Checks that a model's training step knows noise.
+
+    Raises:
+        ValueError: If it doesn't.
+    """
+    if not isinstance(model, NoiseSettings):
+        raise ValueError(
+            f"`{type(callback).__name__}` needs a model with "
+            "tf_gnc.GNCTrainStep, such as a tf_gnc.GNCModel, got a "
+            f"{type(model).__name__}."
+        )
+
+
 class _NoiseCallback(keras.callbacks.Callback):
     """A callback for models with `GNCTrainStep`."""
 
     def set_model(self, model: keras.Model) -> None:
-        """Takes the model; Keras calls this.
-
-        Raises:
-            ValueError: If the model's training step knows no noise.
-        """
-        if not isinstance(model, NoiseSettings):
-            raise ValueError(
-                f"`{type(self).__name__}` needs a model with "
-                "tf_gnc.GNCTrainStep, such as a tf_gnc.GNCModel, got a "
-                f"{type(model).__name__}."
-            )
+        """Takes the model; Keras calls this."""
+        check_model(self, model)
         super().set_model(model)
 
 
@@ -76,7 +83,7 @@ class SwitchNoise(_NoiseCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Switches if the epoch has come and the rule isn't in force yet."""
-        if epoch >= self.epoch and self.model.noise_rule is not self.noise:
+        if epoch >= self.epoch and self.model.noise_rule != self.noise:
             self.model.noise_rule = self.noise
 
 

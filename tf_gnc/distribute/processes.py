@@ -6,24 +6,12 @@ waits for the others. With a single process all of them return at once.
 Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
+import functools
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
-
-
-def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
-    """Returns the number that the first process has passed.
-
-    Args:
-        strategy: The strategy of the run.
-        number: Below 2**63 in size.
-    """
-    return gather(strategy, number)[0]
-
-
-def barrier(strategy: tf.distribute.Strategy) -> None:
-    """Waits until all processes have come to this call."""
-    gather(strategy, 0)
 
 
 def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
@@ -35,11 +23,35 @@ def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
     """
     if not _keras_compat.in_several_processes(strategy):
         return [number]
+    local = len(strategy.extended.worker_devices)
+    gathered = _gather_function(strategy)(tf.constant([number], tf.int64))
+    return [int(n) for n in gathered.numpy()[::local]]
 
+
+def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
+    """Returns the number that the first process has passed."""
+    return gather(strategy, number)[0]
+
+
+def barrier(strategy: tf.distribute.Strategy, good: bool = True) -> list[int]:
+    """Waits until all processes have come to this call.
+
+    Args:
+        strategy: The strategy of the run.
+        good: Whether all went well in this process.
+
+    Returns:
+        The indices of the processes in which something went wrong.
+    """
+    answers = gather(strategy, int(good))
+    return [process for process, fine in enumerate(answers) if not fine]
+
+
+@functools.cache  # Each new function would be traced anew.
+def _gather_function(strategy: tf.distribute.Strategy) -> Callable:
     @tf.function
-    def share() -> tf.Tensor:
-        mine = strategy.run(lambda: tf.constant([number], tf.int64))
+    def share(number: tf.Tensor) -> tf.Tensor:
+        mine = strategy.run(lambda: tf.identity(number))
         return strategy.gather(mine, axis=0)
 
-    local = len(strategy.extended.worker_devices)
-    return [int(n) for n in share().numpy()[::local]]
+    return share

@@ -1,20 +1,23 @@
-"""Each process trains on its own rows of what `fit` was given.
+"""Which rows of what `fit` was given each process trains on, and from where.
 
 TensorFlow's own sharding deals out files or elements, so that an example's
 worker depends on the number of processes. Here row k of a global batch goes to
 the same worker always: process p of P takes rows `[p*B/P, (p+1)*B/P)`.
 
 The contract for data sets: they yield *global* batches, the same ones in all
-processes. Arrays are shuffled alike everywhere and only a process's own rows
-are read; any other data set runs whole in each process, which then keeps its
-rows. To read less, give `fit` what
+processes. Arrays are shuffled alike everywhere, by (seed, pass over the data),
+and only a process's own rows are read; any other data set runs whole in each
+process, which then keeps its rows. To read less, give `fit` what
 `strategy.distribute_datasets_from_function` returns.
+
+Symbols   B  examples of a global batch
+          P  number of processes
 
 Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
-import random
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -24,101 +27,117 @@ from tf_gnc import _keras_compat, workers
 from tf_gnc.distribute import processes
 
 
-def share_rows(
-    arguments: dict[str, Any], strategy: tf.distribute.Strategy
-) -> None:
-    """Has `fit` train each process on its own rows of the global batches.
-
-    Args:
-        arguments: Those of `fit`, by name; changed in place.
-        strategy: Has several processes.
-
-    Raises:
-        ValueError: If the processes' data differ.
-    """
-    x = arguments.get("x")
-    if isinstance(x, tf.distribute.DistributedDataset):
-        return
-    adapter, arrays = _keras_compat.training_data(arguments)
-    shuffle = arguments.get("shuffle", True)
-    load = None
-    if arrays is not None and shuffle != "batch":
-        seed = processes.from_chief(strategy, random.randrange(2**31))
-        size = int(keras.tree.flatten(arrays)[0].shape[0])
-        dataset = tf.data.Dataset.range(size)
-        if shuffle:
-            dataset = dataset.shuffle(size, seed=seed)
-        dataset = dataset.batch(adapter.batch_size)
-        load = _gather_from(arrays)
-    else:
-        dataset = adapter.get_tf_dataset()
-        if not hasattr(x, "__next__"):  # It can't be looked at and rewound.
-            _check_same(dataset, strategy)
-    shared = strategy.distribute_datasets_from_function(
-        lambda context: own_rows(dataset, context, load)
-    )
-    arguments["x"] = _keras_compat.SharedData(adapter, shared)
-    for name in ("y", "sample_weight", "class_weight"):
-        arguments.pop(name, None)
-
-
-def own_rows(
-    dataset: tf.data.Dataset,
-    context: tf.distribute.InputContext,
-    load: Any = None,
+def indices(
+    num_examples: int,
+    batch_size: int,
+    shuffle: bool,
+    seed: int,
+    first_step: int = 0,
 ) -> tf.data.Dataset:
-    """Returns the batches of this process's replicas, one after another.
+    """Returns endless batches of examples' indices, a function of the step.
+
+    Each pass over the data is a permutation of its own; a last batch that is
+    not full holds what is left.
 
     Args:
-        dataset: Yields global batches.
-        context: Says which process this is.
-        load: Makes examples of a replica's rows, if those are indices.
+        num_examples: How many examples there are.
+        batch_size: B.
+        shuffle: Whether to permute them, or keep their order.
+        seed: Decides the permutations.
+        first_step: Starts with the batch of this step.
+
+    Example:
+        >>> batches = indices(5, 2, shuffle=False, seed=0, first_step=2)
+        >>> [b.tolist() for b in batches.take(2).as_numpy_iterator()]
+        [[4], [0, 1]]
     """
-    replicas = context.num_replicas_in_sync
-    local = replicas // context.num_input_pipelines
-    first = context.input_pipeline_id * local
+    steps = -(-num_examples // batch_size)
 
-    def take(*batch: Any) -> tf.data.Dataset:
-        batch = batch[0] if len(batch) == 1 else batch
-        shares = [
-            workers.share(batch, replica, replicas)
-            for replica in range(first, first + local)
-        ]
-        sets = [tf.data.Dataset.from_tensors(share) for share in shares]
-        joined = sets[0]
-        for other in sets[1:]:
-            joined = joined.concatenate(other)
-        return joined
+    def one_pass(number: tf.Tensor) -> tf.data.Dataset:
+        order = tf.range(num_examples, dtype=tf.int64)
+        if shuffle:
+            order = tf.random.experimental.stateless_shuffle(
+                order, tf.stack([tf.constant(seed, tf.int64), number])
+            )
+        started = tf.where(number == first_step // steps, first_step % steps, 0)
+        rest = tf.data.Dataset.from_tensor_slices(order[started * batch_size :])
+        even = num_examples % batch_size == 0
+        return rest.batch(batch_size, drop_remainder=even)
 
-    dataset = dataset.flat_map(take)
-    if load is not None:
-        dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
+    endless = tf.data.experimental.assert_cardinality(
+        tf.data.INFINITE_CARDINALITY
     )
-    return dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+    passes = tf.data.Dataset.counter(first_step // steps)
+    return passes.flat_map(one_pass).apply(endless)
 
 
-def _gather_from(arrays: Any) -> Any:
+def examples_of(arrays: Any) -> Callable[[tf.Tensor], Any]:
+    """Returns a function from indices to the examples of arrays in memory."""
     with tf.device("CPU:0"):
         tensors = keras.tree.map_structure(tf.convert_to_tensor, arrays)
-    floats = keras.config.floatx()
 
-    def load(indices: tf.Tensor) -> Any:
-        def gather(tensor: tf.Tensor) -> tf.Tensor:
-            rows = tf.gather(tensor, indices)
-            return tf.cast(rows, floats) if rows.dtype.is_floating else rows
-
-        return keras.tree.map_structure(gather, tensors)
+    def load(chosen: tf.Tensor) -> Any:
+        return keras.tree.map_structure(
+            lambda tensor: tf.gather(tensor, chosen), tensors
+        )
 
     return load
 
 
-def _check_same(
+def share(
+    dataset: tf.data.Dataset,
+    strategy: tf.distribute.Strategy,
+    load: Callable[[tf.Tensor], Any] | None = None,
+) -> tf.distribute.DistributedDataset:
+    """Deals the rows of global batches out to the replicas of all processes.
+
+    Args:
+        dataset: Yields global batches, the same in all processes.
+        strategy: Has several processes.
+        load: Makes examples of a replica's rows, if those are indices.
+    """
+
+    def own_rows(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        replicas = context.num_replicas_in_sync
+        local = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * local
+
+        def take(*batch: Any) -> tf.data.Dataset:
+            batch = batch[0] if len(batch) == 1 else batch
+            # One after another: TensorFlow hands each replica the next.
+            joined, *others = (
+                tf.data.Dataset.from_tensors(
+                    workers.share(batch, replica, replicas)
+                )
+                for replica in range(first, first + local)
+            )
+            for other in others:
+                joined = joined.concatenate(other)
+            return joined
+
+        own = dataset.flat_map(take)
+        if load is not None:
+            own = own.map(load, tf.data.AUTOTUNE, deterministic=True)
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            # Lost by `flat_map`. An end would have to be agreed on each step.
+            own = own.apply(
+                tf.data.experimental.assert_cardinality(
+                    tf.data.INFINITE_CARDINALITY
+                )
+            )
+        return own.prefetch(tf.data.AUTOTUNE)
+
+    return strategy.distribute_datasets_from_function(own_rows)
+
+
+def check_same(
     dataset: tf.data.Dataset, strategy: tf.distribute.Strategy
 ) -> None:
-    """Checks that all processes see the same first batch."""
+    """Checks that all processes see the same first batch.
+
+    Raises:
+        ValueError: If they don't.
+    """
     digest = 0
     for batch in dataset.take(1):
         for leaf in tf.nest.flatten(batch, expand_composites=True):

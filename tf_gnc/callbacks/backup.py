@@ -1,0 +1,289 @@
+"""Backs a run up while it trains, and takes it up again after a kill.
+
+Knows when to save and how `fit` is to go on. What is saved is in snapshot.py,
+how it gets to the disk and back in tf_gnc.store.
+
+Floor 3: may import from floors 0 to 2.
+"""
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from typing import Any
+
+import keras
+
+from tf_gnc import _check, _keras_compat
+from tf_gnc.callbacks import snapshot
+from tf_gnc.callbacks.noise import check_model
+from tf_gnc.distribute import processes
+from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
+from tf_gnc.distribute.strategies import is_chief, num_processes
+from tf_gnc.fitting import Resumable
+from tf_gnc.store import Generation, Store
+
+
+class BackupAndRestore(Resumable, keras.callbacks.Callback):
+    """Backs a run up as it trains; started again, it goes on from there.
+
+    Run the same script again after a kill, a crash or a preemption: `fit`
+    continues at the next batch, and ends with the weights of a run that was
+    never killed; bit for bit on the same number of replicas, under
+    `tf.config.experimental.enable_op_determinism()`.
+
+    A backup holds the weights, the optimizer, every worker's gradient of the
+    step before (the noise), random states, the noise rule in force, epoch and
+    step, the metrics' counts, and what the other callbacks remember, such as
+    the best value so far. It doesn't depend on the number of replicas and
+    processes: four processes' backup can be restored on one or on eight
+    replicas, as long as they divide the workers.
+
+    It is written to a new folder, flushed to the disk, checked by checksums
+    and made current by one rename. One that is damaged or half-written is
+    named in a warning, left alone, and the one before is used. With several
+    processes each writes its own workers' part; the directory must be one
+    that all of them see.
+
+    On SIGTERM, the signal of preemption, all processes save at the end of the
+    same step and exit with code 75, "restart me", which `tf-gnc launch` and
+    cluster managers can act on.
+
+    Data: arrays given to `fit` go on with the right batch of the right
+    shuffle. So do data sets that can begin at any step, if you ask for it:
+
+        backup = tf_gnc.callbacks.BackupAndRestore("backup/")
+        data = tf_gnc.data.training_dataset(
+            ..., first_step=backup.first_step())
+
+    Any other data set begins anew, and its batches up to the place in the
+    epoch are read and thrown away. Other callbacks see the batches that lie
+    before that place a second time, without their training.
+
+    When a run has ended its last backup stays, so that a kill before
+    `model.save` loses nothing; `fit` then has nothing left to do. For a new
+    run choose another directory.
+
+    Args:
+        directory: Where the backups lie, on a local or shared file system.
+        save_freq: `"epoch"`, or a number of steps.
+        keep: How many backups to keep.
+
+    Raises:
+        ValueError: If an argument is out of its range; in `fit`, if the
+            backup is of another model, optimizer, number of workers or rule.
+        OSError: If the system refuses to write.
+
+    Example:
+        >>> import tempfile
+        >>> backup = BackupAndRestore(tempfile.mkdtemp(), save_freq=100)
+        >>> backup.first_step()
+        0
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        save_freq: str | int = "epoch",
+        keep: int = 2,
+    ) -> None:
+        super().__init__()
+        if save_freq != "epoch":
+            save_freq = _check.integer("save_freq", save_freq, minimum=1)
+        self.save_freq = save_freq
+        self._store = Store(directory, keep)
+        self._generation: Generation | None = None
+        self._looked = False
+        self._callbacks: list[keras.callbacks.Callback] = []
+        self._places_data = False
+        self._seed: int | None = None
+        self._sigterm: Any = None
+        self._terminated = False
+        self._resume: int | None = None
+        self._epoch = self._saved_at = 0
+
+    def first_step(self) -> int:
+        """Returns the step, from 0, with whose batch a data set must begin.
+
+        Asking says that the data set given to `fit` begins there.
+        """
+        self._places_data = True
+        generation = self._look()
+        if generation is None:
+            return 0
+        return generation.contents["position"]["data_step"]
+
+    def open(self, model: keras.Model, callbacks: list) -> None:
+        """Checks the newest backup against the model; `fit` calls this."""
+        check_model(self, model)
+        self.set_model(model)
+        self._callbacks = callbacks
+        strategy = model.distribute_strategy
+        generation = self._look()
+        steps = processes.gather(
+            strategy, -1 if generation is None else generation.step
+        )
+        if len(set(steps)) > 1:
+            raise ValueError(
+                "All processes must see the same backups, got the steps "
+                f"{steps} (-1 for none) as the newest in "
+                f"'{self._store.directory}'. Use a directory that they share."
+            )
+        if generation is not None:
+            snapshot.check_identity(generation, model)
+        if is_chief(strategy):
+            self._store.prepare()
+
+    def data_position(self, first_step: int, seed: int) -> tuple[int, int]:
+        """Returns where arrays go on and how they are shuffled."""
+        self._places_data, self._seed = True, seed
+        if self._generation is not None:
+            position = self._generation.contents["position"]
+            first_step = position["data_step"]
+            if position["seed"] is not None:
+                self._seed = position["seed"]
+        return first_step, self._seed
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Restores the newest backup, if there is one."""
+        self._terminated = False
+        if threading.current_thread() is threading.main_thread():
+            self._sigterm = signal.signal(signal.SIGTERM, self._on_sigterm)
+        if self._generation is None:
+            return
+        snapshot.restore(self._generation, self.model)
+        position = self._generation.contents["position"]
+        epoch, epochs = position["epoch"], self.params["epochs"]
+        if position["stopped"]:
+            epoch = max(epoch, epochs)
+        _keras_compat.set_initial_epoch(self.model, epoch)
+        self._resume = position["batch"]
+        self._saved_at = position["data_step"]
+        if epoch >= epochs:
+            # No epoch begins that could do it.
+            snapshot.restore_callbacks(self._generation, self._callbacks)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Goes on in the middle of an epoch, if it is the one."""
+        self._epoch = epoch
+        if self._resume is None:
+            return
+        batch, self._resume = self._resume, None
+        snapshot.restore_callbacks(self._generation, self._callbacks)
+        if batch:
+            # Once more, since other callbacks have begun the epoch again.
+            snapshot.restore(self._generation, self.model)
+            snapshot.restore_metrics(self._generation, self.model)
+            self.model.skip_steps(batch, read_data=not self._places_data)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Tells the other processes of a SIGTERM."""
+        if self._terminated:
+            self.model.step_plan.signals.request_stop(
+                self.model.distribute_strategy
+            )
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Saves if it is time, or if the run is to stop here."""
+        if self.model.is_skipping:
+            return
+        plan, strategy = self.model.step_plan, self.model.distribute_strategy
+        stop = plan.signals.stop_agreed(strategy)
+        step = self._data_step(self._epoch, batch + 1)
+        due = self.save_freq != "epoch" and (
+            step // self.save_freq > self._saved_at // self.save_freq
+        )
+        if stop or due:
+            self._save(self._epoch, batch + 1)
+        if stop:
+            self._exit()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Saves an epoch's end."""
+        last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
+        if self.save_freq == "epoch" or last:
+            self._save(epoch + 1, 0)
+
+    def close(self) -> None:
+        """Leaves SIGTERM to whoever had it before; `fit` calls this."""
+        if self._sigterm is not None:
+            signal.signal(signal.SIGTERM, self._sigterm)
+            self._sigterm = None
+        _keras_compat.set_initial_epoch(self.model, None)
+        self._generation, self._looked = None, False
+        self._places_data, self._resume = False, None
+
+    def _look(self) -> Generation | None:
+        """Finds the newest sound backup, once for each `fit`."""
+        if not self._looked:
+            self._generation, problems = self._store.latest()
+            self._looked = True
+            for problem in problems:
+                warnings.warn(f"Damaged backup: {problem}", stacklevel=4)
+        return self._generation
+
+    def _data_step(self, epoch: int, batch: int) -> int:
+        steps = self.params.get("steps")
+        return epoch * steps + batch if steps else self._iterations()
+
+    def _iterations(self) -> int:
+        return int(self.model.optimizer.iterations.numpy())
+
+    def _save(self, epoch: int, batch: int) -> None:
+        """Writes a backup, all processes together."""
+        strategy = self.model.distribute_strategy
+        step = self._iterations()
+        self._saved_at = self._data_step(epoch, batch)
+        position = {
+            "epoch": epoch,
+            "batch": batch,
+            "data_step": self._saved_at,
+            "stopped": bool(self.model.stop_training),
+            "seed": self._seed,
+        }
+        kept, arrays = snapshot.contents(self.model, self._callbacks, position)
+        chief, draft = is_chief(strategy), None
+
+        def begin() -> None:
+            if chief:
+                self._store.begin(step)
+
+        def write() -> None:
+            nonlocal draft
+            draft = self._store.open_draft(step)
+            snapshot.write(draft, self.model, arrays)
+
+        def seal() -> None:
+            if chief:
+                draft.seal(num_processes(strategy), kept)
+
+        for act in (begin, write, seal):
+            error = None
+            try:
+                act()
+            except Exception as caught:
+                # First the others must hear of it, or they wait for ever.
+                error = caught
+            failed = processes.barrier(strategy, error is None)
+            if error is not None:
+                raise error
+            if failed:
+                raise RuntimeError(
+                    f"The backup of step {step} failed in process "
+                    f"{failed[0]}, which says why. The one before is intact."
+                )
+
+    def _on_sigterm(self, number: int, frame: Any) -> None:
+        self._terminated = True
+
+    def _exit(self) -> None:
+        """Ends the process; the backup has been written."""
+        if is_chief(self.model.distribute_strategy):
+            print(
+                f"Stopped by SIGTERM at step {self._iterations()}; "
+                f"a backup is in {self._store.directory}.",
+                file=sys.stderr,
+                flush=True,
+            )
+        sys.exit(RESTART_EXIT_CODE)

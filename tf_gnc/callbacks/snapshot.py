@@ -1,0 +1,254 @@
+"""What a backup holds of a model in training, and how it is put back.
+
+    model      weights, optimizer, mean gradient; the chief writes it
+    process-p  the remembered gradients of the workers of process p, and the
+               metrics' values on its replicas
+
+A worker's gradient is kept under its index in the whole cluster, so that any
+number of replicas and processes can take it up again.
+
+Floor 3: may import from floors 0 to 2.
+"""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_gnc.callbacks import state
+from tf_gnc.distribute.strategies import is_chief, num_processes, process_index
+from tf_gnc.store import Draft, Generation
+
+MODEL = "model"
+
+
+def contents(
+    model: keras.Model, callbacks: list, position: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns a backup's JSON, and the arrays that go with its callbacks.
+
+    Args:
+        model: In training.
+        callbacks: Those beside the backup.
+        position: Where the run is: epoch, batch and so on.
+    """
+    states, arrays = state.capture(callbacks)
+    strategy = model.distribute_strategy
+    return {
+        "identity": identity(model),
+        "position": dict(position),
+        "rule": _as_json(model.noise_rule),
+        "alpha": model.noise_alpha,
+        "num_replicas": strategy.num_replicas_in_sync,
+        "num_processes": num_processes(strategy),
+        "callbacks": states,
+        "random": _random_state(),
+    }, arrays
+
+
+def identity(model: keras.Model) -> dict[str, Any]:
+    """Returns what a run can't change on its way, by name."""
+    optimizer = model.optimizer
+    return {
+        "model": [_describe(v) for v in _variables(model)],
+        "optimizer": type(optimizer).__name__,
+        "optimizer's variables": [_describe(v) for v in optimizer.variables],
+        "num_workers": model.num_workers,
+        "noise": _as_json(model.compiled_noise_rule),
+    }
+
+
+def check_identity(generation: Generation, model: keras.Model) -> None:
+    """Checks that a backup is of this run.
+
+    Raises:
+        ValueError: If it isn't, with the two values.
+    """
+    theirs, ours = generation.contents["identity"], identity(model)
+    for name, value in ours.items():
+        other = theirs.get(name)
+        if other == value:
+            continue
+        if isinstance(value, list) and isinstance(other, list):
+            where = f"{len(other)} variables in the backup, {len(value)} here"
+            for before, now in zip(other, value, strict=False):
+                if before != now:
+                    where = f"{before} in the backup, {now} here"
+                    break
+        else:
+            where = f"{other} in the backup, {value} here"
+        raise ValueError(
+            f"A backup must be of the same run, got another {name}: {where}. "
+            f"The backup is {generation.path}. Choose another directory, or "
+            "move it out of the way."
+        )
+
+
+def write(
+    draft: Draft, model: keras.Model, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Writes this process's part of a backup.
+
+    Args:
+        draft: Begun.
+        model: In training.
+        arrays: What `contents` returned.
+    """
+    strategy = model.distribute_strategy
+    plan = model.step_plan
+    process = process_index(strategy)
+    if is_chief(strategy):
+        weights = {f"weight/{n}": v.numpy() for n, v in _numbered(model)}
+        weights["global_seed"] = plan.generator.state.numpy()
+        if plan.memory is not None:
+            local = strategy.experimental_local_results(plan.memory.mean)
+            weights["mean_gradient"] = local[0].numpy()
+        callbacks = {f"callback/{name}": a for name, a in arrays.items()}
+        draft.write(MODEL, {**weights, **callbacks})
+    own: dict[str, np.ndarray] = {}
+    for place, variable in enumerate(model.metrics_variables):
+        values = strategy.experimental_local_results(variable.value)
+        own[f"metric/{place}"] = np.stack([v.numpy() for v in values])
+    if plan.memory is not None:
+        first = process * _local_replicas(strategy) * plan.per_replica
+        for replica in range(_local_replicas(strategy)):
+            start = first + replica * plan.per_replica
+            rows = plan.memory.rows(replica, strategy)
+            own[f"gradients/{start}"] = rows
+    draft.write(f"process-{process}", own)
+    draft.finish(process)
+
+
+def restore(generation: Generation, model: keras.Model) -> None:
+    """Gives a built model everything that a backup holds of it."""
+    arrays = generation.arrays(MODEL)
+    kept = generation.contents
+    rule = _from_json(kept["rule"])
+    if model.noise_rule != rule:
+        model.noise_rule = rule
+    model.noise_alpha = kept["alpha"]
+    plan, strategy = model.step_plan, model.distribute_strategy
+    for name, variable in _numbered(model):
+        variable.assign(arrays[f"weight/{name}"])
+    plan.generator.state.assign(arrays["global_seed"])
+    if plan.memory is not None:
+        _restore_memory(generation, model)
+    _put_random_state(kept["random"])
+
+
+def restore_metrics(generation: Generation, model: keras.Model) -> None:
+    """Gives the metrics what they had counted; `fit` resets them before."""
+    strategy = model.distribute_strategy
+    kept = generation.contents
+    files = [f"process-{p}" for p in range(kept["num_processes"])]
+    same = (
+        kept["num_replicas"] == strategy.num_replicas_in_sync
+        and kept["num_processes"] == num_processes(strategy)
+    )
+    process = process_index(strategy)
+    counted = [generation.arrays(file) for file in files]
+    for place, variable in enumerate(model.metrics_variables):
+        local = strategy.experimental_local_results(variable.value)
+        if same:
+            values = counted[process][f"metric/{place}"]
+        else:  # What all replicas have counted goes to the first.
+            total = sum(part[f"metric/{place}"].sum(0) for part in counted)
+            values = [total if process == 0 else np.zeros_like(total)]
+            values += [np.zeros_like(total)] * (len(local) - 1)
+        for component, value in zip(local, values, strict=True):
+            component.assign(tf.cast(value, component.dtype))
+
+
+def restore_callbacks(generation: Generation, callbacks: list) -> None:
+    """Gives the callbacks their state."""
+    prefix = "callback/"
+    arrays = {
+        name.removeprefix(prefix): array
+        for name, array in generation.arrays(MODEL).items()
+        if name.startswith(prefix)
+    }
+    state.put_back(callbacks, generation.contents["callbacks"], arrays)
+
+
+def _restore_memory(generation: Generation, model: keras.Model) -> None:
+    plan, strategy = model.step_plan, model.distribute_strategy
+    mean = generation.arrays(MODEL)["mean_gradient"]
+    for component in strategy.experimental_local_results(plan.memory.mean):
+        component.assign(tf.cast(mean, component.dtype))
+    row_of = _rows_by_worker(generation)
+    local = _local_replicas(strategy)
+    for replica in range(local):
+        first = (process_index(strategy) * local + replica) * plan.per_replica
+        plan.memory.restore(
+            replica, strategy, lambda worker, first=first: row_of(first + worker)
+        )
+
+
+def _rows_by_worker(generation: Generation) -> Any:
+    """Returns a function from a worker's global index to its gradient."""
+    replicas = generation.contents["num_replicas"]
+    count = generation.contents["num_processes"]
+    each = generation.contents["identity"]["num_workers"] // replicas
+
+    def row_of(worker: int) -> np.ndarray:
+        replica = worker // each
+        file = f"process-{replica // (replicas // count)}"
+        start = replica * each
+        place = worker - start
+        name = f"gradients/{start}"
+        return generation.read_rows(file, name, place, place + 1)[0]
+
+    return row_of
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns all of a model's variables but those of its metrics."""
+    metrics = {id(v) for v in model.metrics_variables}
+    return [v for v in model.variables if id(v) not in metrics]
+
+
+def _numbered(model: keras.Model) -> list[tuple[str, keras.Variable]]:
+    both = (
+        ("model", _variables(model)),
+        ("optimizer", model.optimizer.variables),
+    )
+    return [(f"{k}/{n}", v) for k, vs in both for n, v in enumerate(vs)]
+
+
+def _describe(variable: keras.Variable) -> str:
+    # Not its path, which counts the layers made before it in the process.
+    return f"{variable.name} {list(variable.shape)} {variable.dtype}"
+
+
+def _local_replicas(strategy: tf.distribute.Strategy) -> int:
+    return strategy.num_replicas_in_sync // num_processes(strategy)
+
+
+def _as_json(rule: Any) -> Any:
+    return None if rule is None else keras.saving.serialize_keras_object(rule)
+
+
+def _from_json(config: Any) -> Any:
+    if config is None:
+        return None
+    return keras.saving.deserialize_keras_object(config)
+
+
+def _random_state() -> dict[str, Any]:
+    """Returns the state of the generators of Python and NumPy, as JSON."""
+    version, numbers, gauss = random.getstate()
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [kind, keys.tolist(), *rest],
+    }
+
+
+def _put_random_state(kept: Mapping[str, Any]) -> None:
+    version, numbers, gauss = kept["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    kind, keys, *rest = kept["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))

@@ -1,0 +1,107 @@
+"""What a callback remembers between batches: counters, best values, weights.
+
+Keras's callbacks keep it in plain attributes and have no common way to save
+it. So: every attribute made of numbers, texts, lists and mappings of them is
+kept, arrays too; functions, files and models are not.
+
+Floor 3: may import from floors 0 to 2.
+"""
+
+import math
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import keras
+import numpy as np
+
+# What Keras or the run itself puts there anew.
+_NOT_STATE = ("params", "_model", "model")
+
+
+def capture(
+    callbacks: list[keras.callbacks.Callback],
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Returns what the callbacks remember, as JSON and as arrays by name."""
+    arrays: dict[str, np.ndarray] = {}
+    states = {}
+    for name, callback in _named(callbacks):
+        state = {}
+        for attribute, value in vars(callback).items():
+            if attribute not in _NOT_STATE:
+                where = f"{name}/{attribute}"
+                found: dict[str, np.ndarray] = {}
+                plain = _encode(value, where, found)
+                if plain is not None:
+                    state[attribute] = plain
+                    arrays |= found
+        states[name] = state
+    return states, arrays
+
+
+def put_back(
+    callbacks: list[keras.callbacks.Callback],
+    states: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    """Gives callbacks their state back; one without a state keeps its own."""
+    for name, callback in _named(callbacks):
+        for attribute, plain in states.get(name, {}).items():
+            setattr(callback, attribute, _decode(plain, arrays))
+
+
+def _named(callbacks: list) -> list[tuple[str, Any]]:
+    """Names each callback by its class and its place among its like."""
+    count: dict[str, int] = {}
+    named = []
+    for callback in callbacks:
+        kind = type(callback).__name__
+        count[kind] = count.get(kind, 0) + 1
+        named.append((f"{kind}-{count[kind]}", callback))
+    return named
+
+
+def _encode(
+    value: Any, where: str, arrays: MutableMapping[str, np.ndarray]
+) -> Any:
+    """Returns `value` as JSON that tells its type, or None if it can't be."""
+    if value is None:
+        return {"none": True}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if isinstance(value, bool | int | float | str):
+        return {"plain": value}
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        arrays[where] = value
+        return {"array": where}
+    if isinstance(value, list | tuple):
+        kind, keys, items = type(value).__name__, None, list(value)
+        if kind not in ("list", "tuple"):
+            return None
+    elif isinstance(value, dict) and all(isinstance(k, str) for k in value):
+        kind, keys, items = "dict", list(value), list(value.values())
+    else:
+        return None
+    parts = [_encode(v, f"{where}/{n}", arrays) for n, v in enumerate(items)]
+    if any(part is None for part in parts):
+        return None
+    return {kind: parts} if keys is None else {"dict": [keys, parts]}
+
+
+def _decode(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    (kind, value), *_ = plain.items()
+    if kind == "none":
+        return None
+    if kind == "float":
+        return float(value)
+    if kind == "array":
+        return np.array(arrays[value])
+    if kind == "dict":
+        keys, parts = value
+        parts = [_decode(part, arrays) for part in parts]
+        return dict(zip(keys, parts, strict=True))
+    if kind in ("list", "tuple"):
+        parts = [_decode(part, arrays) for part in value]
+        return parts if kind == "list" else tuple(parts)
+    return value

@@ -1,0 +1,77 @@
+"""One process writes: what the others do instead.
+
+Saving a model reads variables that live on all replicas, which takes all
+processes, so all of them save; but only the chief, the first one, writes where
+it was told to. The others write to a temporary directory and throw it away.
+
+Floor 2: may import from floors 0 and 1 and from this floor.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import _keras_compat
+from tf_gnc.distribute.strategies import is_chief
+
+# They write files of their own, and take no part in anything collective.
+_WRITERS = (
+    keras.callbacks.CSVLogger,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)
+
+
+@contextlib.contextmanager
+def writable(
+    path: str | os.PathLike, strategy: tf.distribute.Strategy
+) -> Iterator[str | os.PathLike]:
+    """Yields where this process is to write what was meant for `path`.
+
+    Args:
+        path: Where the chief writes.
+        strategy: The strategy of the model that is saved.
+    """
+    several = _keras_compat.in_several_processes(strategy)
+    if not several or is_chief(strategy):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="tf-gnc-") as folder:
+        # Keras goes by the end of the name.
+        yield os.path.join(folder, Path(os.fspath(path)).name)
+
+
+def only_one_writes(
+    arguments: dict[str, Any],
+    callbacks: list[Any],
+    strategy: tf.distribute.Strategy,
+) -> None:
+    """Leaves out, in all processes but the chief, what would write or print.
+
+    Args:
+        arguments: Those of `fit`, by name; changed in place.
+        callbacks: The callbacks among them; changed in place.
+        strategy: Has several processes.
+
+    Raises:
+        ValueError: If there is a callback that can't work.
+    """
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.BackupAndRestore):
+            raise ValueError(
+                "`keras.callbacks.BackupAndRestore` writes the same files "
+                "from all processes at once and doesn't know the noise. Use "
+                "`tf_gnc.callbacks.BackupAndRestore(directory)`."
+            )
+    if is_chief(strategy):
+        return
+    arguments["verbose"] = 0
+    callbacks[:] = [c for c in callbacks if not isinstance(c, _WRITERS)]
+    if isinstance(arguments.get("callbacks"), list | tuple):
+        arguments["callbacks"] = callbacks
