@@ -72,9 +72,7 @@ class Skip:
         return self._logs
 
 
-def prepare(
-    model: keras.Model, arguments: dict[str, Any]
-) -> list[Resumable]:
+def prepare(model: keras.Model, arguments: dict[str, Any]) -> list[Resumable]:
     """Settles it all, and returns the callbacks that take up a run.
 
     Args:
@@ -103,6 +101,7 @@ def prepare(
             f"{len(backups)} of them in `callbacks`."
         )
     if several:
+        processes.linger_at_exit()
         chief.only_one_writes(arguments, given, strategy)
     if backups:
         given = [c for c in given if not isinstance(c, Resumable)]

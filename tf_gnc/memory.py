@@ -7,6 +7,7 @@ Symbols   V  workers per replica
 Floor 1: may import from floor 0 only.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
@@ -81,21 +82,23 @@ class GradientMemory:
         return rows[start : start + self.workers_per_replica].numpy()
 
     def restore(
-        self, replica: int, strategy: tf.distribute.Strategy, rows: Any
+        self,
+        replica: int,
+        strategy: tf.distribute.Strategy,
+        rows: Iterable[Any],
     ) -> None:
         """Puts back what `rows` returned; `mean` is the caller's to put back.
 
         Args:
             replica: Counts this process's replicas.
             strategy: Holds the variables.
-            rows: One replica's gradients, `(V, P)`, or a function from a
-                worker's index on the replica to its gradient, `(P,)`.
+            rows: The gradients of the replica's workers in their order, each
+                `(P,)`.
         """
         local = strategy.experimental_local_results
         local(self.half)[replica].assign(0)
         variable = local(self.gradients)[replica]
-        for worker in range(self.workers_per_replica):
-            row = rows(worker) if callable(rows) else rows[worker]
+        for worker, row in enumerate(rows):
             values = tf.cast(row, variable.dtype)[tf.newaxis]
             variable.scatter_update(tf.IndexedSlices(values, [worker]))
 

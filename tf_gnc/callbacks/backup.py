@@ -6,10 +6,12 @@ how it gets to the disk and back in tf_gnc.store.
 Floor 3: may import from floors 0 to 2.
 """
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 import warnings
 from typing import Any
 
@@ -69,6 +71,8 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         directory: Where the backups lie, on a local or shared file system.
         save_freq: `"epoch"`, or a number of steps.
         keep: How many backups to keep.
+        min_seconds: Leaves a backup out that would come sooner than this after
+            the one before; the last one of a run is always written.
 
     Raises:
         ValueError: If an argument is out of its range; in `fit`, if the
@@ -87,11 +91,14 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         directory: str | os.PathLike,
         save_freq: str | int = "epoch",
         keep: int = 2,
+        min_seconds: float = 0.0,
     ) -> None:
         super().__init__()
         if save_freq != "epoch":
             save_freq = _check.integer("save_freq", save_freq, minimum=1)
         self.save_freq = save_freq
+        self.min_seconds = _check.real("min_seconds", min_seconds, minimum=0)
+        self._last_save = -math.inf
         self._store = Store(directory, keep)
         self._generation: Generation | None = None
         self._looked = False
@@ -147,7 +154,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Restores the newest backup, if there is one."""
-        self._terminated = False
+        self._terminated, self._last_save = False, time.monotonic()
         if threading.current_thread() is threading.main_thread():
             self._sigterm = signal.signal(signal.SIGTERM, self._on_sigterm)
         if self._generation is None:
@@ -177,7 +184,9 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             snapshot.restore_metrics(self._generation, self.model)
             self.model.skip_steps(batch, read_data=not self._places_data)
 
-    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+    def on_train_batch_begin(
+        self, batch: int, logs: dict | None = None
+    ) -> None:
         """Tells the other processes of a SIGTERM."""
         if self._terminated:
             self.model.step_plan.signals.request_stop(
@@ -194,7 +203,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         due = self.save_freq != "epoch" and (
             step // self.save_freq > self._saved_at // self.save_freq
         )
-        if stop or due:
+        if stop or (due and self._is_time()):
             self._save(self._epoch, batch + 1)
         if stop:
             self._exit()
@@ -202,7 +211,8 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves an epoch's end."""
         last = epoch + 1 >= self.params["epochs"] or self.model.stop_training
-        if self.save_freq == "epoch" or last:
+        due = self.save_freq == "epoch"
+        if last or (due and self._is_time()):
             self._save(epoch + 1, 0)
 
     def close(self) -> None:
@@ -220,8 +230,24 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             self._generation, problems = self._store.latest()
             self._looked = True
             for problem in problems:
-                warnings.warn(f"Damaged backup: {problem}", stacklevel=4)
+                warnings.warn(
+                    f"A backup can't be used: {problem}", stacklevel=4
+                )
+            spoilt = [p for p in problems if ".draft-" not in p]
+            if self._generation is None and spoilt:
+                raise ValueError(
+                    "There are backups, but none that can be used, got: "
+                    f"{' '.join(spoilt)} To begin anew, choose another "
+                    "directory or move them out of the way."
+                )
         return self._generation
+
+    def _is_time(self) -> bool:
+        """Tells whether the last backup is old enough; all processes agree."""
+        if not self.min_seconds:
+            return True
+        old = time.monotonic() - self._last_save >= self.min_seconds
+        return bool(processes.from_chief(self.model.distribute_strategy, old))
 
     def _data_step(self, epoch: int, batch: int) -> int:
         steps = self.params.get("steps")
@@ -273,6 +299,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
                     f"The backup of step {step} failed in process "
                     f"{failed[0]}, which says why. The one before is intact."
                 )
+        self._last_save = time.monotonic()
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
         self._terminated = True

@@ -13,9 +13,7 @@ from tf_gnc.compiling import NoiseSettings
 from tf_gnc.noise import NoiseRule
 
 
-def check_model(
-    callback: keras.callbacks.Callback, model: keras.Model
-) -> None:
+def check_model(callback: keras.callbacks.Callback, model: keras.Model) -> None:
     """Checks that a model's training step knows noise.
 
     Raises:

@@ -130,7 +130,7 @@ def restore(generation: Generation, model: keras.Model) -> None:
     if model.noise_rule != rule:
         model.noise_rule = rule
     model.noise_alpha = kept["alpha"]
-    plan, strategy = model.step_plan, model.distribute_strategy
+    plan = model.step_plan
     for name, variable in _numbered(model):
         variable.assign(arrays[f"weight/{name}"])
     plan.generator.state.assign(arrays["global_seed"])
@@ -144,10 +144,9 @@ def restore_metrics(generation: Generation, model: keras.Model) -> None:
     strategy = model.distribute_strategy
     kept = generation.contents
     files = [f"process-{p}" for p in range(kept["num_processes"])]
-    same = (
-        kept["num_replicas"] == strategy.num_replicas_in_sync
-        and kept["num_processes"] == num_processes(strategy)
-    )
+    same = kept["num_replicas"] == strategy.num_replicas_in_sync and kept[
+        "num_processes"
+    ] == num_processes(strategy)
     process = process_index(strategy)
     counted = [generation.arrays(file) for file in files]
     for place, variable in enumerate(model.metrics_variables):
@@ -182,9 +181,8 @@ def _restore_memory(generation: Generation, model: keras.Model) -> None:
     local = _local_replicas(strategy)
     for replica in range(local):
         first = (process_index(strategy) * local + replica) * plan.per_replica
-        plan.memory.restore(
-            replica, strategy, lambda worker, first=first: row_of(first + worker)
-        )
+        rows = map(row_of, range(first, first + plan.per_replica))
+        plan.memory.restore(replica, strategy, rows)
 
 
 def _rows_by_worker(generation: Generation) -> Any:

@@ -2,7 +2,8 @@
 
 Keras's callbacks keep it in plain attributes and have no common way to save
 it. So: every attribute made of numbers, texts, lists and mappings of them is
-kept, arrays too; functions, files and models are not.
+kept, arrays too; functions, files and models are not. A callback may name the
+attributes itself, in `backed_up`.
 
 Floor 3: may import from floors 0 to 2.
 """
@@ -26,8 +27,10 @@ def capture(
     states = {}
     for name, callback in _named(callbacks):
         state = {}
-        for attribute, value in vars(callback).items():
+        names = getattr(callback, "backed_up", vars(callback))
+        for attribute in names:
             if attribute not in _NOT_STATE:
+                value = getattr(callback, attribute)
                 where = f"{name}/{attribute}"
                 found: dict[str, np.ndarray] = {}
                 plain = _encode(value, where, found)

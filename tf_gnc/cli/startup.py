@@ -14,6 +14,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 __all__ = ["quiet_start", "start_tensorflow"]
 
@@ -53,8 +57,10 @@ def quiet_start(arguments: Sequence[str] = ()) -> Iterator[None]:
             os.dup2(original, 2)
 
 
-def start_tensorflow(threads: int | None, verbose: bool = False) -> None:
-    """Sets the threads and starts TensorFlow.
+def start_tensorflow(
+    threads: int | None, verbose: bool = False, strategy: str = "none"
+) -> "tf.distribute.Strategy":
+    """Sets the threads, starts TensorFlow and returns the strategy.
 
     In a process where TensorFlow runs already (a notebook, a test) it keeps
     the threads it has; that is said only if somebody asked for a number.
@@ -62,10 +68,19 @@ def start_tensorflow(threads: int | None, verbose: bool = False) -> None:
     Args:
         threads: Cores to use; None for all.
         verbose: Whether TensorFlow's own messages are shown.
+        strategy: As for `tf_gnc.distribute.make_strategy`.
+
+    Raises:
+        ValueError: If there can be no such strategy here.
     """
     import tensorflow as tf
+    from absl import logging
 
+    from tf_gnc.distribute import make_strategy
     from tf_gnc.threads import set_threads
+
+    if not verbose:
+        logging.set_verbosity(logging.ERROR)
 
     try:
         set_threads(threads)
@@ -77,4 +92,6 @@ def start_tensorflow(threads: int | None, verbose: bool = False) -> None:
                 file=sys.stderr,
             )
     with quiet_start(["--verbose"] if verbose else []):
+        made = make_strategy(strategy)
         tf.config.list_logical_devices()
+    return made

@@ -6,6 +6,7 @@ defaults as text, and what to say and return when something is wrong.
 Floor 5: may import from all floors.
 """
 
+import os
 import shlex
 import sys
 import traceback
@@ -17,9 +18,12 @@ from rich.console import Console
 
 from tf_gnc.cli import progress, startup
 from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
+from tf_gnc.distribute.strategies import STRATEGIES
 from tf_gnc.experiments import (
     DEFAULTS,
     METHODS,
+    Placement,
     PreparedRun,
     RunConfig,
     make_config,
@@ -39,13 +43,16 @@ _SUMMARY = (
 )
 
 # Flags that say where and how, not what to run.
-_NOT_CONFIG = ("run_dir", "verbose")
+_NOT_CONFIG = ("backup", "resume", "run_dir", "strategy", "verbose")
 
 # Where a flag's name isn't the configuration's.
 _FIELDS = {"workers": "num_workers"}
 
 # What can go wrong in a run without anything being wrong in the program.
 _FAILURES = (FloatingPointError, OSError, tf.errors.ResourceExhaustedError)
+
+# What TensorFlow raises if another process of the run has ended.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,18 +70,34 @@ def main(arguments: Sequence[str]) -> int:
         given = flag_set.parse(arguments)
         verbose = given.get("verbose", False)
         config = _config(given)
-        startup.start_tensorflow(config.threads, verbose)
+        save_freq = _save_freq(given.get("backup"))
+        strategy = startup.start_tensorflow(
+            config.threads, verbose, given.get("strategy", "auto")
+        )
+        # Started again by the launcher, a command goes on where it was.
+        again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
+        placement = Placement(
+            strategy, save_freq, given.get("resume", False) or again
+        )
         command = shlex.join(["tf-gnc", "train", *arguments])
-        prepared = prepare(config, given.get("run_dir"), command)
+        prepared = prepare(config, given.get("run_dir"), command, placement)
     except (ValueError, OSError) as error:
         _say(error, verbose)
         return 2
-    kept = f"What was written is kept in {prepared.files.directory}."
+    kept = f"What was written is kept in {prepared.place.directory}."
     try:
         _train(prepared)
     except _FAILURES as error:
         _say(error, verbose, kept)
         return 1
+    except _LOST as error:
+        if verbose:
+            traceback.print_exception(error)
+        print(
+            f"{_USAGE}: the connection to another process is lost. {kept}",
+            file=sys.stderr,
+        )
+        return RESTART_EXIT_CODE
     except KeyboardInterrupt:
         print(f"\n{_USAGE}: interrupted. {kept}", file=sys.stderr)
         return 130
@@ -219,6 +242,25 @@ def _define_run(flag_set: FlagSet) -> None:
         "A new or empty directory for the results. Default: "
         "runs/<dataset>-<method>-<time>.",
     )
+    flag_set.text(
+        "backup",
+        "When to back the run up: `epoch`, a number of steps, `never`, or "
+        "`auto`: as epochs end, but not twice within 30 seconds. Default: "
+        "auto.",
+    )
+    flag_set.switch(
+        "resume",
+        "Take up the run in --run_dir where its last backup is, if there is "
+        "one. `tf-gnc launch` asks for it by itself when it starts again.",
+        default=False,
+    )
+    flag_set.choice(
+        "strategy",
+        STRATEGIES,
+        "Which devices to use. auto: several processes where TF_CONFIG or "
+        "Slurm say so, else a TPU, else several GPUs, else one device.",
+        "auto",
+    )
     flag_set.integer("threads", "Cores to use. Default: all.", minimum=1)
     flag_set.switch(
         "verbose",
@@ -246,8 +288,25 @@ def _config(given: Mapping[str, Any]) -> RunConfig:
     return config
 
 
+def _save_freq(word: str | None) -> str | int | None:
+    """Returns what `--backup` asks for."""
+    if word in (None, "auto", "epoch"):
+        return word or "auto"
+    if word == "never":
+        return None
+    if not word.isdecimal() or not int(word):
+        raise UsageError(
+            "--backup must be `auto`, `epoch`, `never` or a number of steps, "
+            f"got {word!r}."
+        )
+    return int(word)
+
+
 def _train(prepared: PreparedRun) -> None:
     """Trains, showing what goes on and what came out."""
+    if not prepared.place.is_chief:
+        train(prepared)
+        return
     config, files = prepared.config, prepared.files
     console = Console()
     console.print(

@@ -6,12 +6,17 @@ waits for the others. With a single process all of them return at once.
 Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
+import atexit
 import functools
+import time
 from collections.abc import Callable
 
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
+
+_LINGER_SECONDS = 2.0
+_lingers: list[bool] = []
 
 
 def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
@@ -45,6 +50,18 @@ def barrier(strategy: tf.distribute.Strategy, good: bool = True) -> list[int]:
     """
     answers = gather(strategy, int(good))
     return [process for process, fine in enumerate(answers) if not fine]
+
+
+def linger_at_exit() -> None:
+    """Has this process stay for a moment after its last line.
+
+    What a collective sends is fetched by the others. A process that ends as
+    soon as it has fetched its own share takes away what another is about to
+    fetch, which then fails with "Socket closed" at the very end of its run.
+    """
+    if not _lingers:
+        _lingers.append(True)
+        atexit.register(time.sleep, _LINGER_SECONDS)
 
 
 @functools.cache  # Each new function would be traced anew.

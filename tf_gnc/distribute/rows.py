@@ -64,11 +64,8 @@ def indices(
         even = num_examples % batch_size == 0
         return rest.batch(batch_size, drop_remainder=even)
 
-    endless = tf.data.experimental.assert_cardinality(
-        tf.data.INFINITE_CARDINALITY
-    )
     passes = tf.data.Dataset.counter(first_step // steps)
-    return passes.flat_map(one_pass).apply(endless)
+    return _endless(passes.flat_map(one_pass))
 
 
 def examples_of(arrays: Any) -> Callable[[tf.Tensor], Any]:
@@ -119,13 +116,37 @@ def share(
         if load is not None:
             own = own.map(load, tf.data.AUTOTUNE, deterministic=True)
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-            # Lost by `flat_map`. An end would have to be agreed on each step.
-            own = own.apply(
-                tf.data.experimental.assert_cardinality(
-                    tf.data.INFINITE_CARDINALITY
-                )
-            )
+            own = _endless(own)
         return own.prefetch(tf.data.AUTOTUNE)
+
+    return strategy.distribute_datasets_from_function(own_rows)
+
+
+def deal_out(
+    make_rows: Callable[[int, int], tf.data.Dataset],
+    batch_size: int,
+    strategy: tf.distribute.Strategy | None,
+) -> Any:
+    """Has each process make its own rows of the global batches, and no others.
+
+    Args:
+        make_rows: Takes a range `(a, b)`; returns an endless data set of rows
+            a to b - 1 of each global batch.
+        batch_size: B.
+        strategy: Of the model. With a single process the result is the data
+            set of all rows.
+    """
+    if strategy is None or not _keras_compat.in_several_processes(strategy):
+        return make_rows(0, batch_size)
+
+    def own_rows(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        each = context.get_per_replica_batch_size(batch_size)
+        count = batch_size // context.num_input_pipelines
+        start = context.input_pipeline_id * count
+        own = make_rows(start, start + count)
+        if each == count:
+            return own
+        return _endless(own.rebatch(each, drop_remainder=True))
 
     return strategy.distribute_datasets_from_function(own_rows)
 
@@ -152,3 +173,13 @@ def check_same(
             "give `fit` each replica's batches yourself, with "
             "`strategy.distribute_datasets_from_function`."
         )
+
+
+def _endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Says that a data set has no end, which TensorFlow has lost sight of.
+
+    The processes would have to agree before each step that it goes on.
+    """
+    return dataset.apply(
+        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+    )

@@ -6,6 +6,7 @@ A file imports only from lower floors and from this folder.
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import DEFAULTS, make_config
 from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.place import Placement
 from tf_gnc.experiments.runner import (
     PreparedRun,
     prepare,
@@ -17,6 +18,7 @@ from tf_gnc.experiments.summary import Summary
 __all__ = [
     "DEFAULTS",
     "METHODS",
+    "Placement",
     "PreparedRun",
     "RunConfig",
     "Summary",

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,20 @@ __all__ = ["RunFiles", "finite_or_none", "new_run_dir"]
 REQUIRED_BYTES = 32 * 2**20
 
 
-def new_run_dir(dataset: str, method: str, root: str = "runs") -> Path:
+def new_run_dir(
+    dataset: str, method: str, root: str = "runs", stamp: str | None = None
+) -> Path:
     """Returns `<root>/<dataset>-<method>-<time>`, a name not yet taken.
 
     Args:
         dataset: The data set's name.
         method: The method's name.
         root: Directory that holds the runs; need not exist.
+        stamp: Stands for the time, in a run whose processes must agree on it
+            and find it again; then the name may be taken.
     """
+    if stamp is not None:
+        return Path(root, f"{dataset}-{method}-{stamp}")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     first = Path(root, f"{dataset}-{method}-{stamp}")
     path, count = first, 1
@@ -53,6 +59,7 @@ class RunFiles:
 
     Args:
         run_dir: The run's directory: new, or empty.
+        resume: Whether it may hold a run that is to go on.
 
     Raises:
         ValueError: If `run_dir` isn't on a local file system.
@@ -61,7 +68,9 @@ class RunFiles:
         OSError: With `errno.ENOSPC` if the disk is as good as full.
     """
 
-    def __init__(self, run_dir: str | os.PathLike) -> None:
+    def __init__(
+        self, run_dir: str | os.PathLike, resume: bool = False
+    ) -> None:
         """Looks whether the directory can be had; see the class."""
         name = os.fspath(run_dir)
         if "://" in name:
@@ -70,6 +79,7 @@ class RunFiles:
                 "Write to a local one and copy it afterwards."
             )
         self.directory = Path(name).expanduser()
+        self._resume = resume
         self._refuse_if_taken()
         self._check_space()
 
@@ -78,9 +88,11 @@ class RunFiles:
         return self.directory / name
 
     def claim(self) -> None:
-        """Makes the directory and, for good, an empty metrics.jsonl in it."""
+        """Makes the directory and, for good, a metrics.jsonl in it."""
         self._refuse_if_taken()
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self._resume and self.path("metrics.jsonl").exists():
+            return
         try:
             # Of two runs that start at once in the same empty directory,
             # only one can create the file.
@@ -103,6 +115,29 @@ class RunFiles:
             except OSError:
                 file.truncate(whole)
                 raise
+
+    def keep_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Cuts metrics.jsonl back to its first rows, if it has others.
+
+        Args:
+            rows: What it is to hold.
+        """
+        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
+        text = "".join(lines)
+        if self.path("metrics.jsonl").read_text(encoding="utf-8") != text:
+            self.write("metrics.jsonl", lambda path: path.write_text(text))
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Returns what stands in a JSON file; None if it isn't there."""
+        try:
+            return json.loads(self.path(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(
+                f"The file {self.path(name)} can't be read: {error}. "
+                "Choose another run_dir."
+            ) from None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes a JSON file; there is either all of it or nothing."""
@@ -136,14 +171,17 @@ class RunFiles:
                 "`run_dir` must be a new or empty directory, got "
                 f"run_dir='{self.directory}', which is a file."
             )
-        if any(self.directory.iterdir()):
+        names = self.names()
+        begun = "config.json" in names or names == ["metrics.jsonl"]
+        if names and not (self._resume and begun):
             raise self._taken()
 
     def _taken(self) -> FileExistsError:
         return FileExistsError(
             "`run_dir` must be new or empty, since nothing is overwritten, "
             f"got run_dir='{self.directory}', which holds files. Choose "
-            "another name, or move it out of the way."
+            "another name, move it out of the way or, if a run was cut short "
+            "there, take it up again with resume=True (--resume)."
         )
 
     def _check_space(self) -> None:

@@ -28,7 +28,7 @@ class MetricsLog(keras.callbacks.Callback):
     and the seconds that the epoch took, evaluation included.
 
     Args:
-        files: Where to write.
+        files: Where to write; None for a process that doesn't.
         schedule: The learning rate as a function of the update, from 0.
 
     Raises:
@@ -36,7 +36,11 @@ class MetricsLog(keras.callbacks.Callback):
             finite; its row has been written by then.
     """
 
-    def __init__(self, files: RunFiles, schedule: Callable[[int], Any]) -> None:
+    backed_up = ("rows", "training_seconds")  # see tf_gnc.callbacks.state
+
+    def __init__(
+        self, files: RunFiles | None, schedule: Callable[[int], Any]
+    ) -> None:
         """Keeps the arguments; the class describes them."""
         super().__init__()
         self._files = files
@@ -58,7 +62,7 @@ class MetricsLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the row."""
         logs = logs or {}
-        last_update = int(self.model.optimizer.iterations) - 1
+        last_update = int(self.model.optimizer.iterations.numpy()) - 1
         row: dict[str, Any] = {"epoch": epoch + 1}
         for name in _LOGGED:
             row[name] = finite_or_none(logs.get(name, math.nan))
@@ -68,8 +72,11 @@ class MetricsLog(keras.callbacks.Callback):
         row["alpha"] = None if rule is None else self.model.noise_alpha
         row["seconds"] = time.perf_counter() - self._epoch_began
         self.training_seconds.append(self._training_ended - self._epoch_began)
+        if self._files is not None:
+            # A run that was taken up again forgets what came after its backup.
+            self._files.keep_rows(self.rows)
+            self._files.append_row(row)
         self.rows.append(row)
-        self._files.append_row(row)
         if row["loss"] is None:
             raise FloatingPointError(
                 f"The loss is {float(logs['loss'])} in epoch {epoch + 1}: the "

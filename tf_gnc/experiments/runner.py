@@ -16,16 +16,19 @@ import math
 import os
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tf_gnc import data, models
+from tf_gnc.distribute.rows import deal_out
 from tf_gnc.experiments import provenance, report
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.files import RunFiles, new_run_dir
+from tf_gnc.experiments.files import RunFiles
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.metrics import MetricsLog
+from tf_gnc.experiments.place import Placement, RunPlace
 from tf_gnc.experiments.summary import Summary, summarize
 from tf_gnc.optimizers import MomentumSGD
 from tf_gnc.schedules import StepDecay, WarmUp
@@ -49,7 +52,7 @@ class PreparedRun:
 
     Attributes:
         config: What to run.
-        files: The run's directory, claimed.
+        place: Its directory, claimed, its strategy and its backups.
         images: The data set in memory.
         steps_per_epoch: Updates in one pass over the training data.
         schedule: The learning rate as a function of the update.
@@ -57,11 +60,16 @@ class PreparedRun:
     """
 
     config: RunConfig
-    files: RunFiles
+    place: RunPlace
     images: data.Images
     steps_per_epoch: int
     schedule: WarmUp
     model: GNCModel
+
+    @property
+    def files(self) -> RunFiles:
+        """The files of the run's directory."""
+        return self.place.files
 
 
 def run(
@@ -69,15 +77,17 @@ def run(
     run_dir: str | os.PathLike | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     command: str | None = None,
+    placement: Placement | None = None,
 ) -> Summary:
     """Prepares and trains; see `prepare` and `train`."""
-    return train(prepare(config, run_dir, command), callbacks)
+    return train(prepare(config, run_dir, command, placement), callbacks)
 
 
 def prepare(
     config: RunConfig,
     run_dir: str | os.PathLike | None = None,
     command: str | None = None,
+    placement: Placement | None = None,
 ) -> PreparedRun:
     """Makes all that a run needs, its directory and its config.json.
 
@@ -90,17 +100,18 @@ def prepare(
         run_dir: A new or empty directory. Default: a new one in `runs`,
             named after the data set, the method and the time.
         command: The command that asked for the run, kept in config.json.
+        placement: Where the run takes place. Default: the strategy in whose
+            scope the call is made, and no backups.
 
     Raises:
         DatasetNotFoundError: If the data set has not been prepared.
-        ValueError: If the batch is larger than the data set, or the
-            replicas don't divide the workers.
+        ValueError: If the batch is larger than the data set, the replicas
+            don't divide the workers, or the run to be taken up is another.
         OSError: If the directory is taken, can't be made, or the disk is
             full.
     """
-    if run_dir is None:
-        run_dir = new_run_dir(config.dataset, config.method)
-    files = RunFiles(run_dir)
+    placement = placement or Placement(tf.distribute.get_strategy())
+    place = RunPlace(config, run_dir, placement)
     images = data.load(config.dataset, config.data_dir, config.download)
     steps = data.steps_per_epoch(len(images.train_images), config.batch_size)
     if config.deterministic:
@@ -108,18 +119,17 @@ def prepare(
     # The model is the first to draw, so that no method's draws come before.
     keras.utils.set_random_seed(config.seed)
     schedule = learning_rates(config, steps)
-    model = _build_model(config, schedule)
-    files.claim()
-    files.write_json(
-        "config.json",
+    with placement.strategy.scope():
+        model = _build_model(config, schedule)
+    place.claim(
         {
             "config": config.to_dict(),
             "command": command,
             "steps_per_epoch": steps,
             "environment": provenance.environment(),
-        },
+        }
     )
-    return PreparedRun(config, files, images, steps, schedule, model)
+    return PreparedRun(config, place, images, steps, schedule, model)
 
 
 def train(
@@ -129,7 +139,8 @@ def train(
     """Trains, and leaves the results in the run's directory.
 
     Writes metrics.jsonl (a row as each epoch ends), model.keras, curves.png
-    and, when all is well, summary.json.
+    and, when all is well, summary.json. A run that is taken up after it has
+    ended is left as it is.
 
     Args:
         prepared: What `prepare` returned; good for one call.
@@ -139,10 +150,18 @@ def train(
         FloatingPointError: If a gradient or an epoch's loss isn't finite.
         OSError: If a file can't be written.
     """
-    config, files = prepared.config, prepared.files
+    config, place = prepared.config, prepared.place
+    files = place.files
+    if place.summary is not None:
+        place.end()
+        return Summary(**place.summary)
     began = time.perf_counter()
     log = MetricsLog(files, prepared.schedule)
-    training, test = build_datasets(config, prepared.images)
+    backups = place.backups()
+    first_step = sum(backup.first_step() for backup in backups)
+    training, test = build_datasets(
+        config, prepared.images, place.strategy, first_step
+    )
     prepared.model.fit(
         training,
         epochs=config.epochs,
@@ -150,9 +169,17 @@ def train(
         validation_data=test,
         shuffle=False,  # The pipeline has done so.
         verbose=0,
-        callbacks=[*METHODS[config.method].callbacks(config), log, *callbacks],
+        callbacks=[
+            *METHODS[config.method].callbacks(config),
+            log,
+            *callbacks,
+            *backups,
+        ],
     )
-    files.write("model.keras", prepared.model.save)
+    if place.is_chief:
+        files.write("model.keras", prepared.model.save)
+    else:  # All take part; what it writes is thrown away.
+        prepared.model.save("model.keras")
     title = (
         f"{config.dataset}, {config.model}, {config.method}: "
         f"{config.num_workers} workers x {config.examples_per_worker}, "
@@ -164,11 +191,12 @@ def train(
     summary = summarize(
         config,
         log,
-        num_replicas=prepared.model.distribute_strategy.num_replicas_in_sync,
+        num_replicas=place.strategy.num_replicas_in_sync,
         steps_per_epoch=prepared.steps_per_epoch,
         seconds=time.perf_counter() - began,
     )
     files.write_json("summary.json", summary.to_dict())
+    place.end()
     return summary
 
 
@@ -226,19 +254,35 @@ def _build_model(config: RunConfig, schedule: WarmUp) -> GNCModel:
 
 
 def build_datasets(
-    config: RunConfig, images: data.Images
-) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    """Returns the endless training data and the test data of a run."""
+    config: RunConfig,
+    images: data.Images,
+    strategy: tf.distribute.Strategy | None = None,
+    first_step: int = 0,
+) -> tuple[Any, tf.data.Dataset]:
+    """Returns the endless training data and the test data of a run.
+
+    Args:
+        config: What to run.
+        images: The data set in memory.
+        strategy: If it has several processes, each makes its own rows only.
+        first_step: The step at which the training data begin.
+    """
     preprocess = data.DATASETS[config.dataset].preprocess
     if not config.augment:
         preprocess = preprocess.without_augmentation()
-    training = data.training_dataset(
-        images.train_images,
-        images.train_labels,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        preprocess=preprocess,
-    )
+
+    def make_rows(start: int, stop: int) -> tf.data.Dataset:
+        return data.training_dataset(
+            images.train_images,
+            images.train_labels,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            preprocess=preprocess,
+            rows=(start, stop),
+            first_step=first_step,
+        )
+
+    training = deal_out(make_rows, config.batch_size, strategy)
     test = data.evaluation_dataset(
         images.test_images,
         images.test_labels,

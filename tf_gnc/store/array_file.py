@@ -1,0 +1,146 @@
+"""Named arrays in one file: their bytes one after the other, and a table.
+
+The table says where each array lies, and goes into the manifest: a file has
+no head of its own. So a range of rows can be read, or an array be mapped into
+memory, without reading the rest.
+
+Floor 1: may import from floor 0 and this folder only.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  tells NumPy the names bfloat16, float8_...
+import numpy as np
+
+from tf_gnc.store.disk import CHUNK_BYTES, DamagedError, naming
+
+Table = dict[str, dict[str, Any]]
+
+# Every array starts at a multiple of this, so that it can be used in place.
+ALIGNMENT = 64
+
+
+def table_of(arrays: Mapping[str, np.ndarray]) -> Table:
+    """Returns dtype, shape and place in the file of each array.
+
+    Args:
+        arrays: The arrays by name, in the order in which to write them.
+
+    Raises:
+        ValueError: If a name isn't a string.
+        TypeError: If an array's dtype can't be written as plain bytes.
+    """
+    table, end = {}, 0
+    for name, array in arrays.items():
+        if not isinstance(name, str):
+            raise ValueError(f"`arrays` must have names, got {name!r}.")
+        offset = -(-end // ALIGNMENT) * ALIGNMENT
+        end = offset + array.nbytes
+        table[name] = {
+            "dtype": _dtype_word(name, array.dtype),
+            "shape": list(array.shape),
+            "offset": offset,
+        }
+    return table
+
+
+def chunks_of(
+    arrays: Mapping[str, np.ndarray], table: Table
+) -> Iterator[np.ndarray]:
+    """Yields the file's bytes in pieces, without copying any large array."""
+    end = 0
+    for name, array in arrays.items():
+        offset = table[name]["offset"]
+        yield np.zeros(offset - end, np.uint8)
+        end = offset + array.nbytes
+        if array.flags.c_contiguous:
+            data, step = _as_bytes(array), CHUNK_BYTES
+        else:
+            # A slice of `flat` is a copy in the right order.
+            data, step = array.flat, max(1, CHUNK_BYTES // array.itemsize)
+        for start in range(0, len(data), step):
+            yield _as_bytes(data[start : start + step])
+
+
+def map_arrays(path: Path, table: Table) -> dict[str, np.ndarray]:
+    """Returns a file's arrays, read-only, read from disk as they are used.
+
+    Args:
+        path: The file.
+        table: Its table.
+
+    Raises:
+        DamagedError: If the file is missing, unreadable or too short.
+    """
+    with naming(path):
+        size = path.stat().st_size
+        # An empty file can't be mapped.
+        data = np.memmap(path, np.uint8, "r") if size else np.empty(0, "u1")
+    arrays = {}
+    for name, entry in table.items():
+        dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+        end = entry["offset"] + math.prod(shape) * dtype.itemsize
+        if math.prod(shape) and end > size:
+            raise _too_short(path)
+        part = np.asarray(data)[entry["offset"] : end]
+        arrays[name] = part.view(dtype).reshape(shape)
+    return arrays
+
+
+def read_rows(
+    path: Path, entry: Mapping[str, Any], start: int, stop: int
+) -> np.ndarray:
+    """Returns a copy of the rows `start` to `stop - 1` of an array.
+
+    Args:
+        path: The file.
+        entry: The array's entry in the file's table.
+        start: First row, counted from 0.
+        stop: The row after the last one.
+
+    Raises:
+        ValueError: If the array has no such rows.
+        DamagedError: If the file is missing, unreadable or too short.
+    """
+    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+    num_rows = shape[0] if shape else 0
+    if not 0 <= start <= stop <= num_rows:
+        raise ValueError(
+            "`start` and `stop` must be rows of the array, 0 <= start <= stop "
+            f"<= {num_rows}, got start={start}, stop={stop} for shape {shape}."
+        )
+    rows = np.empty((stop - start, *shape[1:]), dtype)
+    row_bytes = math.prod(shape[1:]) * dtype.itemsize
+    with naming(path), open(path, "rb") as file:
+        file.seek(entry["offset"] + start * row_bytes)
+        if file.readinto(_as_bytes(rows)) != rows.nbytes:
+            raise _too_short(path)
+    return rows
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
+
+
+def _dtype_word(name: str, dtype: np.dtype) -> str:
+    """The word from which NumPy makes this dtype again."""
+    plain = dtype.itemsize > 0 and not dtype.hasobject
+    # The first has the byte order, the second is for those of ml_dtypes.
+    for word in (dtype.str, dtype.name):
+        try:
+            if np.dtype(word) == dtype and plain:
+                return word
+        except TypeError:
+            continue
+    raise TypeError(
+        "`arrays` must hold plain numbers, texts or bytes, got "
+        f"dtype {dtype} for {name!r}. Convert it, or store its fields as "
+        "arrays of their own."
+    )
+
+
+def _too_short(path: Path) -> DamagedError:
+    return DamagedError(f"{path}: it is too short for its arrays.")

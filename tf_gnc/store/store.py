@@ -1,0 +1,279 @@
+"""The store: a directory of backups of which the newest sound one is found.
+
+What is sealed is never written to again, whatever happens to the process or
+the machine: a backup is made in a draft folder and appears by one rename.
+Other people's files in the directory are left alone.
+
+Floor 1: may import from floor 0 and this folder only.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from tf_gnc import _check
+from tf_gnc.store import disk
+from tf_gnc.store.draft import Draft, draft_not_seen, refusal
+from tf_gnc.store.generation import (
+    MANIFEST,
+    Generation,
+    file_path,
+    generation_name,
+    parse_name,
+)
+
+_DRAFT = re.compile(r"\.draft-([0-9]{12,})")
+_REMOVED = re.compile(r"\.removed-(step-[0-9]{12,}(\.[0-9]+)?)")
+
+
+class Store:
+    """A directory of backups, on a local or shared file system.
+
+    Making the object only looks. One process, the chief, calls `latest`,
+    `begin` and `Draft.seal`; use one object for the whole run, since it
+    remembers which backups `latest` has found damaged.
+
+    Args:
+        directory: Where the backups lie; need not exist.
+        keep: How many backups to keep.
+
+    Attributes:
+        directory: Where the backups lie.
+        keep: How many backups to keep.
+
+    Raises:
+        ValueError: If `directory` isn't a path, or `keep` is below 1.
+        NotADirectoryError: If `directory` is a file.
+    """
+
+    def __init__(self, directory: str | os.PathLike, keep: int = 2) -> None:
+        name = os.fspath(directory)
+        if "://" in name:
+            raise ValueError(
+                "`directory` must be on a local or shared file system (NFS, "
+                "Lustre), where a folder can be renamed at one stroke, got "
+                f"directory={name!r}. Write to a local one and copy it."
+            )
+        self.directory = Path(name).expanduser()
+        self.keep = _check.integer("keep", keep, minimum=1)
+        if self.directory.exists() and not self.directory.is_dir():
+            raise NotADirectoryError(
+                "`directory` must be a new or existing directory, got "
+                f"directory='{self.directory}', which is a file."
+            )
+        self._damaged: set[str] = set()
+
+    def prepare(self) -> None:
+        """Makes the directory, and sees whether it can be written to.
+
+        `begin` does this too. Call it before a long run, for an early error.
+
+        Raises:
+            OSError: If the directory can't be made or written to.
+        """
+        try:
+            disk.make_folder(self.directory)
+        except OSError as error:
+            raise refusal(error, self.directory) from error
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            raise PermissionError(
+                "`directory` must be writable, got "
+                f"directory='{self.directory}', which isn't. Change its "
+                "permissions, or choose another directory."
+            )
+
+    def begin(self, step: int) -> Draft:
+        """Makes the draft of a new backup, in place of one left unfinished.
+
+        For the chief only. The other processes then call `open_draft`.
+
+        Args:
+            step: The training step, which no sound backup may be ahead of.
+
+        Raises:
+            ValueError: If there is a sound backup of a later step.
+            OSError: If the directory can't be made or written to.
+        """
+        _check.integer("step", step, minimum=0)
+        self.prepare()
+        # Somebody may have deleted some, and a deleted one's name is free.
+        self._damaged.intersection_update(self._names())
+        newest = next(iter(self._sealed()), None)
+        if newest is not None and newest.step > step:
+            raise ValueError(
+                "`step` must not be behind the newest backup, got "
+                f"step={step} with {newest.path}. Another run has written to "
+                "this directory: continue from its backup, or choose another "
+                "directory."
+            )
+        path = self._draft_path(step)
+        try:
+            if path.exists():
+                shutil.rmtree(path)
+            path.mkdir()
+        except OSError as error:
+            raise refusal(error, path) from error
+        return self.open_draft(step)
+
+    def open_draft(self, step: int) -> Draft:
+        """Returns the draft that the chief has begun.
+
+        Args:
+            step: The training step.
+
+        Raises:
+            FileNotFoundError: If the draft can't be seen from this process.
+        """
+        _check.integer("step", step, minimum=0)
+        path = self._draft_path(step)
+        if not path.is_dir():
+            raise draft_not_seen(path)
+        return Draft(path, step, self._damaged, lambda: self._publish(step))
+
+    def latest(self) -> tuple[Generation | None, list[str]]:
+        """Returns the newest sound backup, and what is wrong with others.
+
+        Reads every file of the newest backup and, as long as that is damaged,
+        of the one before. What is damaged is left alone for good.
+
+        Returns:
+            The backup, or None if there is no sound one; and a sentence for
+            each damaged file, in backups newer than that, and for each backup
+            left unfinished.
+        """
+        found, problems = None, []
+        for step, serial in self._generations():
+            name = generation_name(step, serial)
+            faults = self.verify(name)
+            if not faults:
+                found = Generation(self.directory / name)
+                self._damaged.discard(name)
+                self._damaged.update(found.known_damaged)
+                break
+            self._damaged.add(name)
+            problems += faults
+        for name in self._names():
+            if _DRAFT.fullmatch(name):
+                problems.append(
+                    f"{self.directory / name}: whoever wrote it was stopped "
+                    "before it was complete."
+                )
+        return found, problems
+
+    def verify(self, name: str) -> list[str]:
+        """Reads a backup from end to end.
+
+        Args:
+            name: Its name, such as `step-000000001234`.
+
+        Returns:
+            A sentence for each file that isn't as it was written.
+
+        Raises:
+            ValueError: If that can't be the name of a backup.
+        """
+        self._refuse_foreign(name)
+        try:
+            return Generation(self.directory / name).problems()
+        except disk.DamagedError as error:
+            return [str(error)]
+
+    def open(self, name: str) -> Generation:
+        """Returns a backup whose files somebody else has verified.
+
+        Args:
+            name: Its name, such as `step-000000001234`.
+
+        Raises:
+            ValueError: If that can't be the name of a backup.
+            FileNotFoundError: If there is no such backup.
+            DamagedError: If its manifest isn't as it was written.
+        """
+        self._refuse_foreign(name)
+        path = self.directory / name
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"This process sees no backup {path}. All processes need the "
+                "same directory on a file system that they share, such as "
+                "NFS or Lustre."
+            )
+        return Generation(path)
+
+    def _refuse_foreign(self, name: str) -> None:
+        if parse_name(name) is None:
+            raise ValueError(
+                "`name` must be that of a backup, such as "
+                f"{generation_name(1234)!r}, got name={name!r}."
+            )
+
+    def _draft_path(self, step: int) -> Path:
+        return self.directory / f".draft-{step:012d}"
+
+    def _names(self) -> list[str]:
+        if not self.directory.is_dir():
+            return []
+        return sorted(os.listdir(self.directory))
+
+    def _generations(self) -> list[tuple[int, int]]:
+        """Step and serial of each generation, sound or not, newest first."""
+        parsed = map(parse_name, self._names())
+        return sorted((pair for pair in parsed if pair), reverse=True)
+
+    def _sealed(self) -> list[Generation]:
+        """The generations that look sound at a glance, newest first."""
+        found = []
+        for step, serial in self._generations():
+            name = generation_name(step, serial)
+            try:
+                generation = Generation(self.directory / name)
+            except disk.DamagedError:
+                continue
+            if name not in self._damaged and not generation.problems(False):
+                found.append(generation)
+        return found
+
+    def _publish(self, step: int) -> tuple[Generation, list[str]]:
+        """Gives a complete draft its name, and tidies up."""
+        serials = [s for other, s in self._generations() if other == step]
+        name = generation_name(step, max(serials, default=0) + 1)
+        os.rename(self._draft_path(step), self.directory / name)
+        disk.sync_folder(self.directory)
+        generation = Generation(self.directory / name)
+        return generation, self._tidy(step)
+
+    def _tidy(self, step: int) -> list[str]:
+        """Removes old drafts, and sound backups beyond `keep`."""
+        rubbish, problems = [], []
+        for name in self._names():
+            draft = _DRAFT.fullmatch(name)
+            if _REMOVED.fullmatch(name) or (draft and int(draft[1]) < step):
+                rubbish.append(self.directory / name)
+        rubbish += [old.path for old in self._sealed()[self.keep :]]
+        for path in rubbish:
+            try:
+                self._remove(path)
+            except OSError as error:
+                problems.append(
+                    f"{path}: it is old and can't be removed "
+                    f"({error.strerror or error})."
+                )
+        return problems
+
+    def _remove(self, path: Path) -> None:
+        """Removes a folder so that no half of it ever looks like a backup."""
+        if parse_name(path.name):
+            if not _only_ours(path):
+                return
+            hidden = path.with_name(f".removed-{path.name}")
+            os.rename(path, hidden)
+            disk.sync_folder(self.directory)
+            path = hidden
+        shutil.rmtree(path)
+
+
+def _only_ours(path: Path) -> bool:
+    """Whether a generation's folder has nothing that somebody added."""
+    ours = {file_path(path, file).name for file in Generation(path).files}
+    there = set(os.listdir(path))
+    return not path.is_symlink() and there == {MANIFEST, *ours}
