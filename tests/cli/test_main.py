@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 
@@ -12,7 +13,9 @@ def test_main__help__lists_every_command(arguments, capsys):
     assert main(arguments) == 0
     out = capsys.readouterr().out
     for name, command in COMMANDS.items():
-        assert f"{name}  {command.summary}" in out
+        assert re.search(
+            rf"^  {name} +{re.escape(command.summary)}$", out, re.M
+        )
 
 
 def test_main__version__prints_it(capsys):
@@ -25,7 +28,7 @@ def test_main__unknown_command__one_line_with_the_nearest(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "tf-gnc: error: no command 'tran'; there is: train. "
+        f"tf-gnc: error: no command 'tran'; there is: {', '.join(COMMANDS)}. "
         "Did you mean 'train'?\n"
     )
 

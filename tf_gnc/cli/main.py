@@ -7,6 +7,7 @@ what is printed is what the command has to say.
 Floor 5: may import from all floors.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -39,6 +40,14 @@ COMMANDS: Mapping[str, Command] = types.MappingProxyType(
             "tf_gnc.cli.train",
             "Train a model; with no flags, GNC on handwritten digits.",
         ),
+        "launch": Command(
+            "tf_gnc.cli.launch",
+            "Run a command in several processes that train together.",
+        ),
+        "doctor": Command(
+            "tf_gnc.cli.doctor",
+            "Check that a run would fit and that its noise would be on.",
+        ),
     }
 )
 
@@ -64,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return _unknown(name)
     try:
-        with startup.quiet_start(arguments):
+        # What the launcher starts may be any program; it gets no log level.
+        starts = contextlib.nullcontext()
+        if name != "launch":
+            starts = startup.quiet_start(arguments)
+        with starts:
             module = importlib.import_module(COMMANDS[name].module)
         return module.main(arguments[1:])
     except KeyboardInterrupt:

@@ -1,13 +1,17 @@
 """Shows how far a run is, and what came out of it.
 
 On a terminal one bar for the whole run; anywhere else (a file, a pipe, a
-batch system's log) one plain line per epoch. Knows nothing of how the run is
-made.
+batch system's log) one plain line per epoch. Under `tf-gnc launch` the bar is
+the launcher's, which is told how far the run is. Knows nothing of how the run
+is made.
 
 Floor 5: may import from all floors.
 """
 
 import contextlib
+import json
+import os
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -23,9 +27,16 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tf_gnc.distribute.output import PROGRESS_FD
 from tf_gnc.experiments import Summary
 
-__all__ = ["EpochLines", "ProgressBar", "print_summary", "show_progress"]
+__all__ = [
+    "EpochLines",
+    "ProgressBar",
+    "ProgressReports",
+    "print_summary",
+    "show_progress",
+]
 
 # Looking at a loss waits for the step that makes it, so a bar that is redrawn
 # a few times a second has no use for more.
@@ -39,6 +50,10 @@ def show_progress(console: Console) -> Iterator[keras.callbacks.Callback]:
     The bar has to go however training ends, or the terminal is left without
     a cursor.
     """
+    launcher = _launcher_pipe()
+    if launcher is not None:
+        yield ProgressReports(launcher)
+        return
     if not console.is_terminal:
         yield EpochLines(console)
         return
@@ -62,6 +77,8 @@ class EpochLines(keras.callbacks.Callback):
     Args:
         console: Where to print.
     """
+
+    backed_up = ()  # see tf_gnc.callbacks.state
 
     def __init__(self, console: Console) -> None:
         """Keeps the console."""
@@ -92,6 +109,8 @@ class ProgressBar(keras.callbacks.Callback):
         progress: Shows the bar, with the fields `epoch` and `numbers`.
     """
 
+    backed_up = ()  # see tf_gnc.callbacks.state
+
     def __init__(self, progress: Progress) -> None:
         """Keeps the display."""
         super().__init__()
@@ -108,7 +127,9 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Counts the epoch."""
         count = f"{epoch + 1}/{self.params['epochs']}"
-        self._progress.update(self._task, epoch=count)
+        # A run that is taken up doesn't begin at 0.
+        done = epoch * self.params["steps"]
+        self._progress.update(self._task, epoch=count, completed=done)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Moves the bar by a step."""
@@ -128,6 +149,66 @@ class ProgressBar(keras.callbacks.Callback):
 
     def _show(self, logs: Mapping[str, Any]) -> None:
         self._progress.update(self._task, numbers=_numbers(logs))
+
+
+class ProgressReports(keras.callbacks.Callback):
+    """Tells the launcher how far the run is, for the bar that it shows.
+
+    Args:
+        descriptor: The open file for the reports.
+    """
+
+    backed_up = ()  # see tf_gnc.callbacks.state
+
+    def __init__(self, descriptor: int) -> None:
+        """Keeps the file."""
+        super().__init__()
+        self._descriptor = descriptor
+        self._epoch = 0
+        self._last_report = 0.0
+        self._evaluated: dict[str, float] = {}
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Keeps the epoch's number."""
+        self._epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Reports, a few times a second at most."""
+        now = time.monotonic()
+        if now - self._last_report > _SECONDS_BETWEEN_LOOKS:
+            self._last_report = now
+            self._report(batch + 1, {**self._evaluated, **(logs or {})})
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Reports, and keeps the test accuracy in sight."""
+        logs = logs or {}
+        self._evaluated = {
+            name: v for name, v in logs.items() if name == "val_accuracy"
+        }
+        self._report(self.params["steps"], logs)
+
+    def _report(self, step: int, logs: Mapping[str, Any]) -> None:
+        report = {
+            "epoch": self._epoch,
+            "epochs": self.params["epochs"],
+            "step": step,
+            "steps": self.params["steps"],
+            "text": _numbers(logs),
+        }
+        # No room, or no launcher any more: training doesn't depend on it.
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, f"{json.dumps(report)}\n".encode())
+
+
+def _launcher_pipe() -> int | None:
+    """Returns the open file in which `tf-gnc launch` reads, if it does."""
+    # A process that was started by the launcher's process has inherited the
+    # variable, but not the file.
+    with contextlib.suppress(KeyError, OSError, ValueError):
+        descriptor = int(os.environ[PROGRESS_FD])
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return descriptor
+    return None
 
 
 def print_summary(

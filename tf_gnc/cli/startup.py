@@ -81,7 +81,6 @@ def start_tensorflow(
 
     if not verbose:
         logging.set_verbosity(logging.ERROR)
-
     try:
         set_threads(threads)
     except RuntimeError:
@@ -91,7 +90,12 @@ def start_tensorflow(
                 "runs in this process already and keeps its threads.",
                 file=sys.stderr,
             )
-    with quiet_start(["--verbose"] if verbose else []):
+    chatter = ["--verbose"] if verbose else []
+    with quiet_start(chatter):
+        # Looks for GPUs, noisily, and starts nothing: a strategy that can't be
+        # made then has nothing to show but its error.
+        tf.config.list_physical_devices()
+    with quiet_start(chatter):
         made = make_strategy(strategy)
         tf.config.list_logical_devices()
     return made

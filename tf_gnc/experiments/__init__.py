@@ -9,6 +9,7 @@ from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.place import Placement
 from tf_gnc.experiments.runner import (
     PreparedRun,
+    build_model,
     prepare,
     run,
     train,
@@ -22,6 +23,7 @@ __all__ = [
     "PreparedRun",
     "RunConfig",
     "Summary",
+    "build_model",
     "make_config",
     "prepare",
     "run",

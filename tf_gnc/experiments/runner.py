@@ -37,6 +37,7 @@ from tf_gnc.train_step import GNCModel
 __all__ = [
     "PreparedRun",
     "Summary",
+    "build_model",
     "learning_rates",
     "prepare",
     "run",
@@ -120,7 +121,7 @@ def prepare(
     keras.utils.set_random_seed(config.seed)
     schedule = learning_rates(config, steps)
     with placement.strategy.scope():
-        model = _build_model(config, schedule)
+        model = build_model(config, schedule)
     place.claim(
         {
             "config": config.to_dict(),
@@ -230,8 +231,16 @@ def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
     )
 
 
-def _build_model(config: RunConfig, schedule: WarmUp) -> GNCModel:
-    """Returns the model, compiled, with the weights that the seed gives."""
+def build_model(
+    config: RunConfig,
+    learning_rate: keras.optimizers.schedules.LearningRateSchedule | float,
+) -> GNCModel:
+    """Returns the model of a run, compiled, with weights drawn anew.
+
+    Args:
+        config: What to run.
+        learning_rate: Stands for the run's own schedule.
+    """
     settings = data.DATASETS[config.dataset]
     model = models.build(
         config.model,
@@ -241,7 +250,7 @@ def _build_model(config: RunConfig, schedule: WarmUp) -> GNCModel:
     )
     model.compile(
         optimizer=MomentumSGD(
-            schedule,
+            learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         ),

@@ -1,0 +1,138 @@
+import json
+import os
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from tf_gnc.cli import launch
+from tf_gnc.cli.main import main
+from tf_gnc.cli.progress import EpochLines, ProgressReports, show_progress
+
+# As the installed script does.
+_TF_GNC = (
+    sys.executable,
+    "-c",
+    "import sys; sys.argv[0] = 'tf-gnc'\n"
+    "from tf_gnc.cli.main import main; sys.exit(main())",
+)
+
+
+def test_launch__help__has_every_flag_and_the_command(capsys):
+    assert main(["launch", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "tf-gnc launch [--flags] -- <command> [arguments]\n" in out
+    for name in ("processes", "max_restarts", "machines", "machine_rank"):
+        assert f"--{name}=" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "there must be --"),
+        (["train"], "there must be --"),
+        (["--"], "a command to run, got none"),
+        (["--processes=0", "--", "true"], "--processes=0"),
+        (["--processes=2", "--", "no-such"], "train, .* got 'no-such'"),
+        (["--machines=a:1", "--", "true"], "given together"),
+        (["--machines=a:1,b", "--machine_rank=0", "--", "true"], "got 'b'"),
+        (["train", "--", "true"], "got 'train'"),
+    ],
+)
+def test_launch__cannot_be_carried_out__one_line_and_2(
+    arguments, message, capsys
+):
+    assert launch.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("tf-gnc launch: error: ")
+    assert re.search(message, line)
+
+
+def test_launch__flags__reach_the_launcher(capfd):
+    script = "import os; print(os.environ['TF_CONFIG'])"
+    flags = ["--processes=2", "--machines=a:10, b:10", "--machine_rank=1"]
+    assert launch.main([*flags, "--", sys.executable, "-c", script]) == 0
+    lines = dict(
+        line.split(" ", 1) for line in capfd.readouterr().out.splitlines()
+    )
+    config = json.loads(lines["[3]"])
+    assert config["cluster"]["worker"] == ["a:10", "a:11", "b:10", "b:11"]
+
+
+def test_launch__own_subcommand__needs_no_path_and_gives_its_code(capfd):
+    arguments = ["launch", "--max_restarts=0", "--", "launch", "--nonsense"]
+    assert main(arguments) == 2
+    assert "[0] tf-gnc launch: error: " in capfd.readouterr().err
+
+
+def test_launch__nobody_reads__ends_without_a_traceback(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("while True: print('line')")
+    process = subprocess.Popen(
+        [*_TF_GNC, "launch", "--", str(script)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "[0] line\n"
+    process.stdout.close()
+    assert process.wait(timeout=30) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_launch__imports__neither_tensorflow_nor_keras_nor_rich():
+    code = (
+        "import sys; sys.argv[0] = 'tf-gnc'; import tf_gnc.cli.launch; "
+        "print({'tensorflow', 'keras', 'rich', 'numpy'} & {*sys.modules})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == "set()\n"
+
+
+def _fit(callback):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(optimizer="sgd", loss="mse", run_eagerly=True)
+    model.fit(
+        np.ones((4, 2)), np.ones((4, 1)), batch_size=2, epochs=2,
+        verbose=0, callbacks=[callback],
+    )  # fmt: skip
+
+
+def test_show_progress__under_the_launcher__reports_to_it(monkeypatch):
+    ours, theirs = os.pipe()
+    monkeypatch.setenv("TF_GNC_PROGRESS_FD", str(theirs))
+    with show_progress(Console()) as callback:
+        _fit(callback)
+    os.close(theirs)
+    with os.fdopen(ours) as file:
+        reports = [json.loads(line) for line in file]
+    assert set(reports[-1]) == {"epoch", "epochs", "step", "steps", "text"}
+    ends = [(r["epoch"], r["step"]) for r in reports if r["step"] == 2]
+    assert ends[0] == (1, 2)
+    assert ends[-1] == (2, 2)
+    assert reports[-1]["epochs"] == reports[-1]["steps"] == 2
+    assert reports[-1]["text"].startswith("loss ")
+
+
+def test_progress_reports__launcher_is_gone__training_goes_on():
+    ours, theirs = os.pipe()
+    os.close(ours)
+    _fit(ProgressReports(theirs))
+    os.close(theirs)
+
+
+def test_show_progress__the_launchers_grandchild__prints_lines(
+    monkeypatch, tmp_path
+):
+    # It has inherited the variable; the number stands for another file.
+    with open(tmp_path / "file", "w") as file:
+        monkeypatch.setenv("TF_GNC_PROGRESS_FD", str(file.fileno()))
+        with show_progress(Console(force_terminal=False)) as callback:
+            assert isinstance(callback, EpochLines)

@@ -1,0 +1,116 @@
+"""`tf-gnc launch`: turns flags into a launcher.
+
+All of what it does is in tf_gnc.distribute.launcher. Imports no TensorFlow:
+it must start at once and stay small beside the processes that it starts.
+
+Floor 5: may import from all floors.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.cli.main import COMMANDS
+from tf_gnc.distribute.launcher import Launcher, child_command
+
+__all__ = ["build_flags", "main"]
+
+_USAGE = "tf-gnc launch"
+_COMMAND = "-- <command> [arguments]"
+_SUMMARY = (
+    "Runs a command in several processes that train together, on this "
+    "machine or on several. The command is one of tf-gnc's (train ...), a "
+    "Python script (script.py ...), -m and a module, or a program. Each "
+    "process gets TF_CONFIG, TF_GNC_PROCESS (its number, from 0), "
+    "TF_GNC_RESTART (restarts so far) and a share of the cores. If one dies, "
+    "all are ended and started again; where they go on is up to the "
+    "command's own backup. What a process leaves running ends with it. "
+    "Signals are passed on. The exit code is 0 if all went well, else that "
+    "of the process that died first, 128 + n for signal n. A process that "
+    "exits with 75 asks for a restart, which counts as no failure; if "
+    "the launcher itself was told to stop, it exits with 75 too. A process "
+    "that exits with 2, for a command that can't be carried out, is not "
+    "restarted."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the subcommand and returns its exit code.
+
+    Args:
+        arguments: The words after `tf-gnc launch`.
+    """
+    words = list(arguments)
+    end = words.index("--") if "--" in words else len(words)
+    flag_set = build_flags()
+    if {"-h", "--help", "-help"} & set(words[:end]):
+        print(flag_set.help().replace("\n", f" {_COMMAND}\n", 1))
+        return 0
+    try:
+        if end == len(words):
+            raise UsageError(
+                "there must be -- between the launcher's flags and the "
+                f"command, got none. Write {_USAGE} [--flags] {_COMMAND}."
+            )
+        given = flag_set.parse(words[:end])
+        machines = given.get("machines")
+        if machines is not None:
+            given["machines"] = [name.strip() for name in machines.split(",")]
+        command = child_command(words[end + 1 :], COMMANDS)
+        launcher = Launcher(command, **given)
+    except ValueError as error:
+        return _say(error, 2)
+    try:
+        return launcher.run()
+    except BrokenPipeError:
+        # Nobody reads any more (`| head`). Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        return _say(error, 1)
+
+
+def build_flags() -> FlagSet:
+    """Returns the flags of `tf-gnc launch`."""
+    flag_set = FlagSet(_USAGE, _SUMMARY)
+    with flag_set.group("Processes"):
+        flag_set.integer(
+            "processes",
+            "How many to start on this machine. A process takes all GPUs "
+            "that it sees: with GPUs use one for each machine. Default: 1.",
+            minimum=1,
+        )
+        flag_set.integer(
+            "max_restarts",
+            "How often to start all again when one has died. A long run "
+            "should outlive a lost machine or a full memory, and a mistake "
+            "costs a few short starts; 0 for none. Default: 3.",
+            minimum=0,
+        )
+    with flag_set.group("Several machines"):
+        flag_set.text(
+            "machines",
+            "host:port of all machines, with commas between them. Start the "
+            "launcher on each, with the same list. Each process takes a "
+            "port: that one and those after it. Default: only this machine, "
+            "any free ports.",
+        )
+        flag_set.integer(
+            "machine_rank",
+            "This machine's place in --machines, from 0.",
+            minimum=0,
+        )
+    return flag_set
+
+
+def _say(error: Exception, code: int) -> int:
+    """Prints an error as one line and returns the exit code."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        # Without the number that Python puts in front.
+        where = f" ({error.filename})" if error.filename else ""
+        message = f"{error.strerror}{where}."
+    print(f"{_USAGE}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

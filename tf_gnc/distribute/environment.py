@@ -1,0 +1,162 @@
+"""What launchers leave in the environment: TF_CONFIG, Slurm, a TPU's name.
+
+Finds out where a run's other processes are. It makes no strategy.
+
+Floor 2: may import from floors 0 and 1, and from this folder.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+__all__ = ["TRAINING_JOBS", "Cluster", "find_cluster", "tpu_name"]
+
+# The jobs whose tasks train, in the order of their replicas.
+TRAINING_JOBS = ("chief", "worker")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Several processes, of which this is one.
+
+    Attributes:
+        jobs: Each job's addresses, `host:port`.
+        task_type: This process's job.
+        task_id: Its place in that job, from 0.
+    """
+
+    jobs: dict[str, list[str]]
+    task_type: str
+    task_id: int
+
+
+def find_cluster() -> Cluster | None:
+    """Returns the cluster that this process is in, None if it is alone.
+
+    TF_CONFIG comes first, then Slurm; there it also makes visible to
+    TensorFlow only this process's share of the machine's GPUs.
+
+    Raises:
+        ValueError: If TF_CONFIG or Slurm's variables make no sense, or if
+            this process has no part in training.
+    """
+    return _from_tf_config() or (_from_slurm() if _in_slurm() else None)
+
+
+def tpu_name() -> str | None:
+    """Returns what TPUClusterResolver calls the TPU, None if there is none."""
+    name = os.environ.get("TPU_NAME")
+    address = os.environ.get("COLAB_TPU_ADDR")
+    if not name and address:
+        name = f"grpc://{address.removeprefix('grpc://')}"
+    # With a TPU in the machine itself, libtpu shows its cores as devices.
+    if not name and tf.config.list_physical_devices("TPU"):
+        name = "local"
+    return name or None
+
+
+def _from_tf_config() -> Cluster | None:
+    """Returns the tasks that train; None if there is one or none."""
+    text = os.environ.get("TF_CONFIG", "").strip()
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise _bad_tf_config(f"JSON, but {error}", text) from error
+    if not isinstance(config, dict):
+        raise _bad_tf_config("a JSON object", text)
+    if not config.get("cluster"):
+        return None
+    jobs, task = config["cluster"], config.get("task")
+    if not isinstance(jobs, dict) or not all(map(_is_hosts, jobs.values())):
+        raise _bad_tf_config(
+            "so that `cluster` maps jobs to lists of 'host:port'", text
+        )
+    legal = (*TRAINING_JOBS, "ps", "evaluator")
+    if set(jobs) - set(legal) or len(jobs.get("chief", ())) > 1:
+        raise _bad_tf_config(
+            f"so that `cluster` has no jobs but {', '.join(legal)}, with one "
+            "chief at most",
+            text,
+        )
+    if not isinstance(task, dict) or not {"type", "index"} <= set(task):
+        raise _bad_tf_config("so that `task` has `type` and `index`", text)
+    job, index = task["type"], str(task["index"])
+    if job in ("ps", "evaluator"):
+        raise ValueError(
+            "TF_CONFIG must be that of a chief or worker, got a task of type "
+            f"{job!r}. Training with tf_gnc has no use for such a process: "
+            f"take {job!r} out of the job's description."
+        )
+    cluster = {j: jobs[j] for j in TRAINING_JOBS if jobs.get(j)}
+    count = len(cluster.get(job, ())) if isinstance(job, str) else 0
+    if not (index.isascii() and index.isdigit() and int(index) < count):
+        raise _bad_tf_config("so that `task` is one of `cluster`", text)
+    if sum(map(len, cluster.values())) < 2:
+        return None
+    return Cluster(cluster, job, int(index))
+
+
+def _is_hosts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+def _bad_tf_config(needed: str, text: str) -> ValueError:
+    return ValueError(
+        f"TF_CONFIG must be {needed}, got TF_CONFIG={text!r}. A good one is "
+        '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
+        '"task": {"type": "worker", "index": 0}}; `tf-gnc launch` sets it.'
+    )
+
+
+def _in_slurm() -> bool:
+    """Tells whether Slurm has several tasks, of which this is one."""
+    count = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get(
+        "SLURM_NTASKS", "1"
+    )
+    several = count.isdigit() and int(count) > 1
+    return several and "SLURM_PROCID" in os.environ
+
+
+def _from_slurm() -> Cluster:
+    """Returns Slurm's tasks, and takes this one's share of the GPUs."""
+    environment = os.environ
+    job_id = environment.get("SLURM_JOB_ID", "0")
+    try:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            # Two jobs may share a node.
+            port_base=12_000 + 100 * (int(job_id) % 200),
+            # It can't do without GPUs, so it is told of one for each task.
+            gpus_per_node=2**16,
+            gpus_per_task=1,
+            auto_set_gpu=False,
+        )
+        addresses = resolver.cluster_spec().as_dict()["worker"]
+        _, index = resolver.get_task_info()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            "Slurm has several tasks, but doesn't say where they run "
+            f"({error}). Start the script with `srun`, once for all tasks; or "
+            "use the strategy 'none' for this process alone."
+        ) from error
+    host = addresses[index].rpartition(":")[0]
+    node = environment.get("SLURMD_NODENAME", host)
+    if node != host:
+        raise ValueError(
+            f"Slurm's task {index} must run on {host}, the nodes taken in "
+            f"alphabetical order, got SLURMD_NODENAME={node}. Start `srun` "
+            "with --distribution=block on nodes whose numbers have the same "
+            "number of digits, or set TF_CONFIG instead."
+        )
+    here = sum(a.rpartition(":")[0] == host for a in addresses)
+    gpus = tf.config.get_visible_devices("GPU")
+    # Slurm may have bound each task to its own already.
+    if "SLURM_GPUS_PER_TASK" not in environment and len(gpus) >= here > 1:
+        share = len(gpus) // here
+        first = share * int(environment.get("SLURM_LOCALID", index % here))
+        tf.config.set_visible_devices(gpus[first : first + share], "GPU")
+    return Cluster({"worker": addresses}, "worker", index)

@@ -1,0 +1,30 @@
+"""Is the noise on, is it right, and does it fit: checks that measure.
+
+Noise that is silently off trains like plain large-batch SGD and raises no
+error. The checks know no data sets and print nothing.
+
+Floor 3: may import from floors 0 to 2, and from this folder.
+"""
+
+from tf_gnc.doctor.noise import check
+from tf_gnc.doctor.report import Check, Report
+from tf_gnc.doctor.setup import (
+    MemoryForecast,
+    Setup,
+    check_memory,
+    free_memory_bytes,
+    memory_forecast,
+    setup_of,
+)
+
+__all__ = [
+    "Check",
+    "MemoryForecast",
+    "Report",
+    "Setup",
+    "check",
+    "check_memory",
+    "free_memory_bytes",
+    "memory_forecast",
+    "setup_of",
+]

@@ -1,0 +1,241 @@
+"""Checks that a model's noise is on, and is what the paper says it is.
+
+Floor 3: may import from floors 0 to 2, and from this folder.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_gnc import workers
+from tf_gnc.doctor.probe import Measurement, Probe, probing
+from tf_gnc.doctor.report import Check, Report
+from tf_gnc.train_step import GNCTrainStep
+
+__all__ = ["check"]
+
+# Half a unit in the last place, relative.
+_ROUNDING = {
+    "bfloat16": 2**-8,
+    "float16": 2**-11,
+    "float32": 2**-24,
+    "float64": 2**-53,
+}
+
+# Devices that add in any order don't repeat a step to the bit.
+_REPEATABLE = 1e-3
+
+
+def check(
+    model: GNCTrainStep, x: Any, y: Any = None, sample_weight: Any = None
+) -> Report:
+    """Checks on a batch that a compiled model's noise is on and is right.
+
+    Takes two steps with the noise and two without, all from the weights as
+    they are and none with an update, so that the learning rate is the
+    schedule's at this moment.
+
+    The model is left as it was, to the last bit: weights, statistics, metrics,
+    optimizer, seeds and the remembered gradients. (If it wasn't built, it is
+    built, as `fit` would have done.) Meanwhile the noise takes its memory
+    once more. With several processes call it in all of them, with the same
+    batch.
+
+    Args:
+        model: A `tf_gnc.GNCModel`, or another with `GNCTrainStep`.
+        x: A global batch, as for `fit`.
+        y: As for `fit`.
+        sample_weight: As for `fit`.
+
+    Returns:
+        What was found; printed, it is a line per check.
+
+    Raises:
+        TypeError: If the model has no `GNCTrainStep`.
+        ValueError: If the model isn't compiled or the batch is empty.
+
+    Example:
+        >>> inputs = keras.Input((4,))
+        >>> model = GNCModel(inputs, keras.layers.Dense(1)(inputs))
+        >>> model.compile("sgd", "mse", noise=GradientNoise(alpha=0.0),
+        ...               num_workers=2)
+        >>> print(check(model, np.eye(4), np.ones((4, 1))).checks[1])
+        FAIL noise: off, since alpha=0. Choose a larger one.
+    """
+    if not isinstance(model, GNCTrainStep):
+        raise TypeError(
+            "`model` must be a tf_gnc.GNCModel or have tf_gnc.GNCTrainStep "
+            f"mixed in, got a {type(model).__name__}."
+        )
+    if not model.compiled:
+        raise ValueError(
+            "`model` must be compiled, got one that isn't. Call `compile` "
+            "with the noise rule first."
+        )
+    data = keras.tree.map_structure(
+        _tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    )
+    rows, num_workers = int(workers.num_rows(data)), model.num_workers
+    if not rows:
+        raise ValueError("`x` must have at least one row, got none.")
+    try:
+        workers.check_batch(rows, num_workers, "a batch")
+    except ValueError as error:
+        return Report((Check("batch", False, str(error)),))
+    words = f"{num_workers} workers x {rows // num_workers} examples."
+    batch = Check("batch", True, words)
+    try:
+        return Report((batch, *_examine(model, data)))
+    except FloatingPointError as error:
+        return Report((batch, Check("step", False, str(error))))
+
+
+def _tensor(leaf: Any) -> Any:
+    """Returns an array as `fit` would hand it to the model."""
+    if leaf is None or isinstance(leaf, tf.RaggedTensor | tf.SparseTensor):
+        return leaf
+    tensor = tf.convert_to_tensor(leaf)
+    if tensor.dtype.is_floating:
+        tensor = tf.cast(tensor, keras.config.floatx())
+    return tensor
+
+
+def _examine(model: GNCTrainStep, data: Any) -> list[Check]:
+    """Takes the steps, and says what they gave."""
+    rule = model.noise_rule
+    with probing(model, data) as probe:
+        first, second = probe.gradient(), probe.gradient()
+        seen = probe.measure()
+    if np.isnan(second).any():
+        return [_stopped_short()]
+    if rule is None:
+        return [_asked_off(_difference(second, first)), _untouched(probe)]
+    with probing(model, data, noise=False) as plain:
+        clean, again = plain.gradient(), plain.gradient()
+    checks = [
+        _is_on(model, seen),
+        _changes(_difference(second, clean), _difference(again, clean)),
+    ]
+    if rule.remembers_gradients:
+        checks.append(_sums_to_zero(rule.noise_dtype, seen))
+    return [*checks, _untouched(probe)]
+
+
+def _stopped_short() -> Check:
+    return Check(
+        "step",
+        False,
+        "the optimizer got no finite gradient from the step. If the model "
+        "has a `train_step` of its own, let it call that of "
+        "tf_gnc.GNCTrainStep; with mixed_float16, lower the initial scale of "
+        "the loss; else look for NaN in the batch.",
+    )
+
+
+def _asked_off(difference: float) -> Check:
+    words = (
+        "off, as asked (noise=None): a second step at the same weights gives "
+        f"the same gradient (relative difference {difference:.1e})"
+    )
+    if difference < _REPEATABLE:
+        return Check("noise", True, f"{words}.")
+    return Check(
+        "noise",
+        False,
+        f"{words}, which it should not. Look for a layer that keeps state "
+        "from one call to the next.",
+    )
+
+
+def _is_on(model: GNCTrainStep, seen: Measurement) -> Check:
+    rule, reason = model.noise_rule, None
+    if model.noise_alpha == 0:
+        reason = "since alpha=0. Choose a larger one."
+    elif seen.rate == 0:
+        reason = (
+            "since the learning rate is 0, and noise is a multiple of it. "
+            "If a schedule starts there, check again after its first step."
+        )
+    elif rule.remembers_gradients and model.num_workers == 1:
+        reason = (
+            "since with num_workers=1 the only gradient is the mean. Pass "
+            "`num_workers` to `compile`."
+        )
+    elif not seen.displacements.any():
+        reason = (
+            "since no worker's weights are displaced. Do all workers see the "
+            "same examples, or has the rule nothing to displace?"
+        )
+    if reason:
+        return Check("noise", False, f"off, {reason}")
+    return Check(
+        "noise",
+        True,
+        f"on: with alpha={model.noise_alpha:g} and a learning rate of "
+        f"{seen.rate:g} the workers' weights are displaced by "
+        f"{_percent(seen.displacements.mean())} of their norm, "
+        f"{_percent(seen.displacements.max())} at most.",
+    )
+
+
+def _changes(difference: float, floor: float) -> Check:
+    words = (
+        f"the mean gradient differs by {difference:.1e} (relative) from that "
+        f"of a step without noise, which repeats to {floor:.1e}"
+    )
+    if difference > 2 * floor:
+        return Check("gradient", True, f"{words}.")
+    return Check(
+        "gradient",
+        False,
+        f"{words}: the noise makes no difference. Is it off, or too small for "
+        "the weights' dtype? Raise alpha.",
+    )
+
+
+def _sums_to_zero(dtype: str, seen: Measurement) -> Check:
+    noise, mean = seen.largest_noise, seen.largest_mean
+    relative = seen.noise_sum / noise if noise else 0.0
+    # Errors that are as often up as down: each gradient is rounded as it is
+    # stored, and two sums of M numbers are rounded M times on their way.
+    count = len(seen.displacements)
+    stored = _ROUNDING[dtype] * count**0.5 * (noise + mean)
+    added = _ROUNDING["float32"] * (count * noise + count**1.5 * mean)
+    ok = seen.noise_sum <= 8 * (stored + added)
+    words = (
+        f"sums to zero over the {count} workers up to {relative:.1e} of "
+        "its largest entry"
+    )
+    if not ok:
+        words += (
+            ", which is more than rounding explains: the remembered gradients "
+            "and their mean are not of one step"
+        )
+    return Check("sum of noise", ok, f"{words}.")
+
+
+def _untouched(probe: Probe) -> Check:
+    if not probe.moved:
+        return Check(
+            "weights",
+            True,
+            "come back bit for bit from a step whose update is left out.",
+        )
+    return Check(
+        "weights",
+        False,
+        "are changed by a step even with the update left out. Look for a "
+        "layer or a `train_step` that assigns to them.",
+    )
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns ||first - second|| / ||second||."""
+    norm = np.linalg.norm(second)
+    return float(np.linalg.norm(first - second) / norm) if norm else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
