@@ -221,8 +221,11 @@ def on_this_replica(variable: tf.Variable) -> tf.Variable:
 
     Why: a variable that every replica holds for itself cannot be read or
     written by rows; its components can, and TensorFlow hands them out through
-    a private method only.
+    a private method only. On TPUs, where one trace serves all replicas, the
+    variable itself stands for the replica's.
     """
+    if isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy):
+        return variable
     if isinstance(variable, tf.distribute.DistributedValues):
         return variable._get_on_device_or_primary()
     return variable

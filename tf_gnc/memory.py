@@ -141,7 +141,13 @@ class MemoryStep:
 
     def noise(self, worker: tf.Tensor) -> tf.Tensor:
         """Returns a worker's gradient minus the mean (Eq. 4), shape `(P,)`."""
-        row = tf.gather(self._gradients, self._read_from + worker)
+        # By its handle: a TPU's variables have no rows, their handles do.
+        row = tf.raw_ops.ResourceGather(
+            resource=self._gradients.handle,
+            indices=self._read_from + worker,
+            dtype=self._gradients.dtype,
+        )
+        row = tf.ensure_shape(row, self._old_mean.shape)
         return tf.cast(row, self._old_mean.dtype) - self._old_mean
 
     def remember(
@@ -190,5 +196,8 @@ class MemoryStep:
 
     def _write(self, row: tf.Tensor, gradient: tf.Tensor) -> None:
         values = tf.cast(gradient, self._gradients.dtype)[tf.newaxis]
-        indices = tf.reshape(row, [1])
-        self._gradients.scatter_update(tf.IndexedSlices(values, indices))
+        tf.raw_ops.ResourceScatterUpdate(
+            resource=self._gradients.handle,
+            indices=tf.reshape(row, [1]),
+            updates=values,
+        )

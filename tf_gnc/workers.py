@@ -83,11 +83,10 @@ def num_parallel(workers_per_replica: int, num_replicas: int) -> int:
         workers_per_replica: V.
         num_replicas: R, in the whole cluster.
     """
-    if tf.config.list_physical_devices("GPU"):
+    list_devices = tf.config.list_logical_devices
+    if list_devices("GPU") or list_devices("TPU"):
         return 1
-    replicas_here = min(
-        num_replicas, len(tf.config.list_logical_devices("CPU"))
-    )
+    replicas_here = min(num_replicas, len(list_devices("CPU")))
     cores = tf.config.threading.get_inter_op_parallelism_threads()
     cores = cores or threads.num_cores()
     return max(1, min(workers_per_replica, cores // replicas_here))

@@ -114,7 +114,7 @@ def test_train__disk_full_in_the_run__exit_1_and_keeps_what_there_is(
         f"({run_dir}/model.keras). What was written is kept in {run_dir}.\n"
     )
     names = sorted(path.name for path in run_dir.iterdir())
-    assert names == ["config.json", "metrics.jsonl"]
+    assert names == ["backup", "config.json", "metrics.jsonl"]
     (row,) = (run_dir / "metrics.jsonl").read_text().splitlines()
     assert json.loads(row)["epoch"] == 1
 
