@@ -446,3 +446,35 @@ def test_alpha__assigned__is_the_rule_with_that_alpha():
     assert problems.largest_difference(run(0.7), run(0.1)) > 1e-4
     with pytest.raises(ValueError, match="noise_alpha=-1"):
         problems.full_network().noise_alpha = -1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_fit__under_a_strategy__makes_no_variable_once_steps_have_begun(
+    optimizer,
+):
+    # What a TPU needs. The first step's trace would be the place to be late.
+    x, y = problems.images(16)
+    begun, made = [], []
+
+    def note(next_creator, **kwargs):
+        made.append(bool(begun))
+        return next_creator(**kwargs)
+
+    class Begin(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            begun.append(batch)
+
+    with tf.variable_creator_scope(note):
+        with problems.mirrored(2):
+            model = problems.full_network()
+            model.compile(
+                optimizer,
+                problems.cross_entropy(),
+                metrics=["accuracy"],
+                noise=tf_gnc.GradientNoise(0.1),
+                num_workers=4,
+            )
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=[Begin()])
+    assert begun
+    assert len(made) > 30
+    assert not any(made)

@@ -92,11 +92,14 @@ def test_num_parallel__on_a_cpu__is_what_cores_and_workers_allow(
     assert workers.num_parallel(per_replica, num_replicas) == expected
 
 
-def test_num_parallel__with_a_gpu__is_one(monkeypatch):
+@pytest.mark.parametrize("accelerator", ["GPU", "TPU"])
+def test_num_parallel__with_an_accelerator__is_one(accelerator, monkeypatch):
     monkeypatch.setattr(threads, "num_cores", lambda: 8)
     assert workers.num_parallel(8, 1) > 1
     monkeypatch.setattr(
-        tf.config, "list_physical_devices", lambda kind=None: [kind]
+        tf.config,
+        "list_logical_devices",
+        lambda kind: [kind] if kind in (accelerator, "CPU") else [],
     )
     assert workers.num_parallel(8, 1) == 1
 

@@ -103,8 +103,10 @@ class FlagSet:
         try:
             rest = self.values([self.usage, *arguments])[1:]
         except flags.Error as error:
+            message = str(error).rstrip(" .?")
+            ending = "?" if "Did you mean" in message else "."
             raise UsageError(
-                f"{error}. `{self.usage} --help` lists the flags."
+                f"{message}{ending} `{self.usage} --help` lists the flags."
             ) from error
         if rest:
             raise UsageError(
