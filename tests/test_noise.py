@@ -417,3 +417,17 @@ def test_random_noise__displaced_weights__agree_with_eq_5():
     for ours, theirs in zip(result, expected, strict=True):
         atol = 16 * np.finfo("float32").eps * largest
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=atol)
+
+
+def test_equality__same_class_and_arguments__is_all_that_counts():
+    rule = tf_gnc.GradientNoise(0.1, max_displacement=0.5)
+    same = tf_gnc.GradientNoise(0.1, max_displacement=0.5)
+    assert rule == same and hash(rule) == hash(same)
+    for other in (
+        tf_gnc.GradientNoise(0.1),
+        tf_gnc.GradientNoise(0.1, max_displacement=0.6),
+        tf_gnc.RandomNoise(0.1, seed=1),
+        None,
+    ):
+        assert rule != other
+    assert tf_gnc.RandomNoise(0.1, seed=1) != tf_gnc.RandomNoise(0.1, seed=2)
