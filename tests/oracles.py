@@ -140,3 +140,100 @@ def train(
             velocity[k] = momentum * velocity[k] - eta * mean
             weights[k] = weights[k] + velocity[k]
     return weights, history
+
+
+def norm(tensor):
+    return np.sqrt(np.sum(tensor**2))
+
+
+# The published forms of LARS, one weight at a time, as their sources write
+# them. Each returns the next weight, the next state and the local rate, by
+# which the gradient of this step is multiplied.
+
+
+def lars_paper(x, v, g, gamma, m, decay, tau=0.001):
+    """Appendix A.5's local rate in appendix A.3's velocity."""
+    bottom = norm(g) + decay * norm(x)
+    local = gamma
+    if norm(x) != 0 and bottom != 0:
+        local = gamma * tau * norm(x) / bottom
+    v = m * v - local * (g + decay * x)
+    return x + v, v, local
+
+
+def lars_tf_models(x, v, g, gamma, m, decay, tau=0.001, classic=True):
+    """tensorflow/models: the decayed gradient's norm, or the velocity's."""
+    g = g + decay * x
+    if classic:
+        trust = 1.0
+        if norm(x) > 0 and norm(g) > 0:
+            trust = tau * norm(x) / norm(g)
+        v = m * v + gamma * trust * g
+        return x - v, v, gamma * trust
+    v = m * v + g
+    trust = 1.0
+    if norm(x) > 0 and norm(v) > 0:
+        trust = tau * norm(x) / norm(v)
+    return x - gamma * trust * v, v, gamma * trust
+
+
+def lars_mlperf(x, v, g, gamma, m, decay, tau=0.001, eps=1e-7):
+    """mlcommons/training: eps, and no adaptation to a zero gradient."""
+    trust = 1.0
+    if norm(x) > 0 and norm(g) > 0:
+        trust = tau * norm(x) / (norm(g) + decay * norm(x) + eps)
+    v = m * v - gamma * trust * (g + decay * x)
+    return x + v, v, gamma * trust
+
+
+def larc(x, v, g, gamma, m, decay, tau=0.02, eps=1e-8, clip=True):
+    """NVIDIA/apex around PyTorch's SGD, which multiplies by the rate last."""
+    factor = 1.0
+    if norm(x) != 0 and norm(g) != 0:
+        factor = tau * norm(x) / (norm(g) + norm(x) * decay + eps)
+        if clip:
+            factor = min(factor, gamma) / gamma if gamma else 1.0
+        g = factor * (g + decay * x)
+    v = m * v + g
+    return x - gamma * v, v, gamma * factor
+
+
+def train_lars(
+    weights, batches, num_workers, rate, *, alpha, per_layer, momentum, decay
+):
+    """Algorithm 1 with the paper's LARS; vectors follow plain momentum.
+
+    per_layer scales a weight's noise by its local rate of the step before.
+    """
+    weights = [w.astype(np.float64) for w in weights]
+    velocity = [np.zeros_like(w) for w in weights]
+    previous = [[np.zeros_like(w) for w in weights]] * num_workers
+    local = [rate(0)] * len(weights)
+    for step, (x, y) in enumerate(batches):
+        b = len(x) // num_workers
+        gamma = rate(step)
+        etas = local if per_layer else [gamma] * len(weights)
+        current = []
+        for i in range(num_workers):
+            x_i = []
+            for k, w in enumerate(weights):
+                mean = sum(g[k] for g in previous) / num_workers
+                noise = previous[i][k] - mean
+                x_i += displaced(
+                    [w], [noise], alpha * etas[k], "filter", True, None
+                )
+            rows = slice(i * b, (i + 1) * b)
+            current.append(gradient(x_i, x[rows], y[rows])[1])
+        previous, local = current, []
+        for k, w in enumerate(weights):
+            mean = sum(g[k] for g in current) / num_workers
+            if w.ndim > 1:
+                w, v, eta = lars_paper(
+                    w, velocity[k], mean, gamma, momentum, decay
+                )
+            else:
+                v, eta = momentum * velocity[k] - gamma * mean, gamma
+                w = w + v
+            weights[k], velocity[k] = w, v
+            local.append(eta)
+    return weights

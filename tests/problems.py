@@ -54,6 +54,24 @@ def full_network(model_class=tf_gnc.GNCModel, dropout=0.3):
     return model_class(inputs, outputs)
 
 
+def vectors(num_examples=32, seed=0):
+    """Random vectors (n, 5) and labels (n,)."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(num_examples, 5)).astype("float32")
+    y = rng.integers(0, CLASSES, num_examples)
+    return x, y
+
+
+def dense_network(model_class=tf_gnc.GNCModel, dropout=0.0, inputs=None):
+    """For `vectors`: dense, BatchNorm, dense; quickly traced."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((5,)) if inputs is None else inputs
+    h = keras.layers.Dense(8, activation="tanh", use_bias=False)(inputs)
+    h = keras.layers.BatchNormalization(momentum=0.8)(h)
+    h = keras.layers.Dropout(dropout)(h)
+    return model_class(inputs, keras.layers.Dense(CLASSES)(h))
+
+
 def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

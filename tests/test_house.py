@@ -36,17 +36,19 @@ FLOORS = {
         "noise",
         "optimizers",
         "schedules",
+        "store",
         "workers",
     ],
     2: [
         "compiling",
         "distribute",
+        "fitting",
         "plan",
         "signals",
         "totals",
         "train_step",
     ],
-    3: ["callbacks"],
+    3: ["callbacks", "doctor"],
     4: ["experiments"],
     5: ["cli"],
 }
@@ -153,16 +155,16 @@ def _private_names(tree):
 
 
 @EVERY_MODULE
-def test_private_names__of_keras_and_tensorflow__stand_in_one_file(module):
+def test_private_names__of_keras_and_tensorflow__stand_in_one_folder(module):
     found = _private_names(TREES[module])
-    if module == "tf_gnc._keras_compat":
+    if module == "tf_gnc._keras_compat.data":
         assert found  # the search finds what there is to find
-    else:
+    elif _room(module) != "_keras_compat":
         assert found == []
 
 
 @EVERY_MODULE
-def test_private_attributes__of_others__stand_in_one_file(module):
+def test_private_attributes__of_others__stand_in_one_folder(module):
     # An attribute with a leading underscore that no file of ours defines must
     # be somebody else's.
     used = {
@@ -173,9 +175,9 @@ def test_private_attributes__of_others__stand_in_one_file(module):
         and isinstance(node.ctx, ast.Load)
     }
     foreign = used - _defined_here() - {"_asdict", "_replace", "_fields"}
-    if module == "tf_gnc._keras_compat":
+    if module == "tf_gnc._keras_compat.step":
         assert "_symbolic_build" in foreign
-    else:
+    elif _room(module) != "_keras_compat":
         assert foreign == set()
 
 

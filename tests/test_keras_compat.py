@@ -4,12 +4,16 @@ A test here fails if the entry stops working, and also once the public way
 does the same, so that the entry can go.
 """
 
+import sys
+import types
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import problems
+from tests import problems, processes
 from tf_gnc import _keras_compat
 
 
@@ -411,3 +415,207 @@ def test_on_this_replica__variable_of_each_replica__is_written_by_rows():
 def test_on_this_replica__plain_variable__is_itself():
     variable = tf.Variable(1.0)
     assert _keras_compat.on_this_replica(variable) is variable
+
+
+# Several processes. Functions that take a strategy and a folder are scenarios;
+# see tests/processes.py.
+
+
+class Cured(_keras_compat.SeveralProcesses, keras.Model):
+    """Stock Keras with its faults cured, and nothing else."""
+
+
+class WithoutBuild(Cured):
+    _maybe_symbolic_build = keras.Model._maybe_symbolic_build
+
+
+class WithoutLogs(Cured):
+    _make_function = keras.Model._make_function
+
+
+def _names_of_keras():
+    """The objects behind all names that a `fit` of Keras goes by."""
+    owners = [sys.modules[base.__module__] for base in keras.Model.__mro__[:-1]]
+    owners += keras.Model.__mro__[:-1]
+    return {
+        (str(owner), name): id(value)
+        for owner in owners
+        for name, value in vars(owner).items()
+    }
+
+
+def _fits(model_class, strategy, **arguments):
+    with strategy.scope():
+        model = problems.dense_network(model_class)
+        model.compile("sgd", problems.cross_entropy(), **arguments)
+    data = tf.data.Dataset.from_tensors(problems.vectors(4)).repeat(4)
+    data = strategy.distribute_datasets_from_function(lambda context: data)
+    return processes.error_of(lambda: model.fit(data, verbose=0))
+
+
+def cured(strategy, folder):
+    before = _names_of_keras()
+    errors = [_fits(Cured, strategy, steps_per_execution=n) for n in (1, 2)]
+    return errors, before == _names_of_keras()
+
+
+def without_build(strategy, folder):
+    return _fits(WithoutBuild, strategy)
+
+
+def without_logs(strategy, folder):
+    return _fits(WithoutLogs, strategy)
+
+
+def without_steps(strategy, folder):
+    # Hands Keras the iterator as it is.
+    stand_in = types.SimpleNamespace(chain=lambda first, iterator: iterator)
+    with mock.patch.object(_keras_compat, "itertools", stand_in):
+        return _fits(Cured, strategy, steps_per_execution=2)
+
+
+def several(strategy, folder):
+    return _keras_compat.in_several_processes(strategy)
+
+
+@pytest.fixture(scope="module")
+def in_two_processes():
+    return processes.run(
+        [several, cured, without_build, without_logs, without_steps],
+        num_processes=2,
+    )
+
+
+def test_in_several_processes__two_processes_or_one__tells(in_two_processes):
+    assert in_two_processes[several] == [True, True]
+    for replicas in (1, 2):
+        with problems.mirrored(replicas):
+            strategy = tf.distribute.get_strategy()
+        assert not _keras_compat.in_several_processes(strategy)
+
+
+def test_several_processes__stock_step__fits_and_leaves_keras_as_it_was(
+    in_two_processes,
+):
+    for errors, unchanged in in_two_processes[cured]:
+        assert errors == [(None, "no error")] * 2
+        assert unchanged
+
+
+@pytest.mark.parametrize(
+    ("cure", "symptom"),
+    [
+        (without_build, "PerReplica"),
+        (without_logs, "reduction dimension 0"),
+        (without_steps, "You must feed a value for placeholder"),
+    ],
+)
+def test_several_processes__without_one_cure__stock_keras_fails(
+    in_two_processes, cure, symptom
+):
+    for kind, text in in_two_processes[cure]:
+        assert kind in ("ValueError", "InvalidArgumentError"), text
+        assert symptom in text
+
+
+def test_several_processes__one_process__changes_nothing():
+    x, y = problems.vectors(16)
+    runs = [
+        problems.trained(problems.dense_network(kind), x, y)
+        for kind in (keras.Model, Cured)
+    ]
+    (stock, stock_history), (ours, our_history) = runs
+    for a, b in zip(stock.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert stock_history == our_history
+
+
+# What `fit` trains on.
+
+
+def test_training_data__arrays__are_one_structure_of_tensors():
+    x, y = problems.vectors(10)
+    arguments = {"x": {"a": x}, "y": y, "batch_size": 4, "class_weight": {0: 3}}
+    adapter, (inputs, labels, weights) = _keras_compat.training_data(arguments)
+    assert (adapter.num_batches, adapter.batch_size) == (3, 4)
+    np.testing.assert_array_equal(inputs["a"], x)
+    np.testing.assert_array_equal(labels, y)
+    np.testing.assert_array_equal(weights, np.where(y == 0, 3, 1))
+
+
+def test_training_data__validation_split__is_carried_out():
+    x, y = problems.vectors(10)
+    arguments = {"x": x, "y": y, "validation_split": 0.2}
+    _, (inputs, _) = _keras_compat.training_data(arguments)
+    assert len(inputs) == 8
+    assert "validation_split" not in arguments
+    np.testing.assert_array_equal(arguments["validation_data"][0], x[8:])
+
+
+@pytest.mark.parametrize("kind", ["dataset", "generator", "sparse"])
+def test_training_data__no_plain_arrays__are_a_data_set(kind):
+    x, y = problems.vectors(8)
+    data = {
+        "dataset": {"x": tf.data.Dataset.from_tensors((x, y))},
+        "generator": {"x": (b for b in [(x, y)]), "shuffle": False},
+        "sparse": {"x": tf.sparse.from_dense(x), "y": y, "shuffle": False},
+    }[kind]
+    adapter, arrays = _keras_compat.training_data(data)
+    assert arrays is None
+    ((_, labels),) = list(adapter.get_tf_dataset())
+    np.testing.assert_array_equal(labels, y)
+
+
+def test_prepared_data__with_an_adapter__knows_the_number_of_batches():
+    data = tf.data.Dataset.from_tensors(problems.vectors(4)).repeat(3)
+    adapter, _ = _keras_compat.training_data({"x": data})
+    # The public way: a distributed data set, of which Keras learns nothing.
+    strategy = tf.distribute.get_strategy()
+    dealt = strategy.distribute_datasets_from_function(lambda context: data)
+    prepared = _keras_compat.PreparedData(adapter, dealt)
+    assert prepared.get_tf_dataset() is dealt
+    assert prepared.num_batches == 3
+    assert _keras_compat.PreparedData(None, dealt).num_batches is None
+
+
+def test_prepared_data__an_epoch__reaches_a_py_dataset():
+    class Recorder(keras.utils.PyDataset):
+        epochs = 0
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return problems.vectors(4)
+
+        def on_epoch_end(self):
+            self.epochs += 1
+
+    data = Recorder()
+    adapter, _ = _keras_compat.training_data({"x": data, "shuffle": False})
+    prepared = _keras_compat.PreparedData(adapter, adapter.get_tf_dataset())
+    model = problems.dense_network(keras.Model)
+    model.compile("sgd", problems.cross_entropy())
+    model.fit(data, epochs=2, verbose=0, shuffle=False)
+    by_keras = data.epochs
+    model.fit(prepared, epochs=2, verbose=0)
+    assert data.epochs == 2 * by_keras > 0
+
+
+def test_set_initial_epoch__from_a_callback__is_where_fit_begins():
+    class Late(keras.callbacks.Callback):
+        epochs = []
+
+        def on_train_begin(self, logs=None):
+            _keras_compat.set_initial_epoch(self.model, 2)
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epochs.append(epoch)
+
+    model = problems.dense_network(keras.Model)
+    model.compile("sgd", problems.cross_entropy())
+    model.fit(*problems.vectors(4), epochs=4, verbose=0, callbacks=[Late()])
+    assert Late.epochs == [2, 3]
+    _keras_compat.set_initial_epoch(model, None)
+    model.fit(*problems.vectors(4), epochs=1, verbose=0)
+    assert model.history.epoch == [0]

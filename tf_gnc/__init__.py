@@ -28,6 +28,8 @@ _EXPORTS = {
     "RandomNoise": "tf_gnc.noise",
     "callbacks": None,
     "data": None,
+    "distribute": None,
+    "doctor": None,
     "experiments": None,
     "models": None,
     "optimizers": None,

@@ -159,8 +159,18 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
                 f"{self.steps_per_execution}. Use the `steps_per_execution` "
                 "that the backup was made with."
             )
+        reads = self.steps_per_execution if read_data else 0
         logs = self.get_metrics_result()
-        self._gnc_skip = fitting.Skip(calls, read_data, logs)
+        self._gnc_skip = fitting.Skip(calls, reads, logs)
+
+    def whole_calls(self, num_steps: int) -> int:
+        """Returns how many steps `fit` takes of endless data in place of some.
+
+        It is more if the last call, of `steps_per_execution` steps, begins
+        before them and ends after them.
+        """
+        calls = -(-num_steps // self.steps_per_execution)
+        return calls * self.steps_per_execution
 
     @property
     def is_skipping(self) -> bool:

@@ -49,15 +49,15 @@ class Skip:
 
     Args:
         num_calls: Calls of the training function.
-        read_data: Whether their batches are read and thrown away.
+        num_reads: How many batches of each are read and thrown away.
         logs: What these calls return.
     """
 
     def __init__(
-        self, num_calls: int, read_data: bool, logs: dict[str, Any]
+        self, num_calls: int, num_reads: int, logs: dict[str, Any]
     ) -> None:
         self._left = num_calls
-        self._read_data = read_data
+        self._num_reads = num_reads
         self._logs = logs
 
     def has_next(self) -> bool:
@@ -67,8 +67,8 @@ class Skip:
     def pass_over(self, iterator: Any) -> dict[str, Any]:
         """Stands for one call of the training function."""
         self._left -= 1
-        if self._read_data:
-            next(iterator)
+        for _ in range(self._num_reads):
+            next(iterator, None)  # An epoch's last call may have fewer.
         return self._logs
 
 
@@ -92,7 +92,13 @@ def prepare(model: keras.Model, arguments: dict[str, Any]) -> list[Resumable]:
     several = _keras_compat.in_several_processes(strategy)
     given = arguments.get("callbacks") or []
     backups = []
-    if not isinstance(given, keras.callbacks.CallbackList):
+    if isinstance(given, keras.callbacks.CallbackList):
+        if any(isinstance(c, Resumable) for c in given.callbacks):
+            raise ValueError(
+                "`fit` takes a BackupAndRestore in a list of callbacks, got "
+                "it in a CallbackList, whose order is settled. Pass a list."
+            )
+    else:
         given = list(keras.tree.flatten(given))
         backups = [c for c in given if isinstance(c, Resumable)]
     if len(backups) > 1:
@@ -142,7 +148,8 @@ def _prepare_data(
         seed = processes.from_chief(strategy, random.randrange(2**31))
         steps = arguments.get("steps_per_epoch") or adapter.num_batches
         arguments["steps_per_epoch"] = steps
-        first_step = arguments.get("initial_epoch", 0) * steps
+        first_step = arguments.get("initial_epoch", 0)
+        first_step *= model.whole_calls(steps)
         for backup in backups:
             first_step, seed = backup.data_position(first_step, seed)
         dataset = rows.indices(

@@ -97,7 +97,7 @@ class StepPlan:
         rule, layout = self.rule, self.layout
         if rule is None:
             return lambda worker: clean
-        rate = tf.cast(optimizer.learning_rate, layout.dtype)
+        rate = self._noise_rate(optimizer)
         scale = rule.scale(clean, self.alpha * rate, layout)
         # Counted from 0, before this step's update.
         step = tf.convert_to_tensor(optimizer.iterations)
@@ -109,6 +109,25 @@ class StepPlan:
             return rule.displace(clean, scale, noise, layout)
 
         return displaced
+
+    def _noise_rate(self, optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
+        """Returns the noise's eta_t: a scalar, or a vector of shape `(P,)`.
+
+        It is the learning rate, unless the optimizer has a method
+        `noise_rates` that gives one for each variable.
+        """
+        dtype = self.layout.dtype
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        rates = getattr(inner, "noise_rates", lambda variables: None)
+        rates = rates(self.variables)
+        if rates is None:
+            return tf.cast(optimizer.learning_rate, dtype)
+        return self.layout.pack(
+            [
+                tf.fill(shape, tf.cast(rate, dtype))
+                for shape, rate in zip(self.layout.shapes, rates, strict=True)
+            ]
+        )
 
     def raise_fault(self, strategy: tf.distribute.Strategy) -> None:
         """Raises what a step has recorded, after emptying the memory.

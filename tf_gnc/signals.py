@@ -128,7 +128,8 @@ class Signals:
     def request_stop(self, strategy: tf.distribute.Strategy) -> None:
         """Makes `stop_agreed` true in all processes after their next step."""
         for component in strategy.experimental_local_results(self._stop):
-            component.assign(tf.constant([1, 0 if self._can_stop else 1]))
+            agreed = 0 if self._can_stop else 1
+            component.assign(tf.constant([1, agreed], tf.int64))
 
     def stop_agreed(self, strategy: tf.distribute.Strategy) -> bool:
         """Tells whether a process has asked to stop, the same in all."""
@@ -171,7 +172,9 @@ class Signals:
     def _can_fail(self, num_rows: int | tf.Tensor) -> bool:
         """Tells whether a step with such a batch may have a fault."""
         alone = self._num_workers == 1  # A single worker takes any batch.
-        even_for_sure = isinstance(num_rows, int) or alone
+        # Another process may know of another number.
+        known = isinstance(num_rows, int) and not self._can_stop
+        even_for_sure = known or alone
         return self._checks_gradients or not even_for_sure
 
     def _earlier_fault(self) -> tf.Tensor:
@@ -179,4 +182,3 @@ class Signals:
 
     def _here(self, variable: tf.Variable) -> tf.Variable:
         return _keras_compat.on_this_replica(variable)
-

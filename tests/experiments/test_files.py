@@ -119,3 +119,57 @@ def test_new_run_dir__name_taken__counts_on(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_finite_or_none__not_finite__is_none(value):
     assert finite_or_none(value) is None
+
+
+def _begun(path):
+    files = RunFiles(path)
+    files.claim()
+    files.write_json("config.json", {})
+    return files
+
+
+def test_resume__begun_run__may_go_on_and_keeps_its_rows(tmp_path):
+    _begun(tmp_path).append_row({"epoch": 1})
+    files = RunFiles(tmp_path, resume=True)
+    files.claim()
+    assert files.path("metrics.jsonl").read_text() == '{"epoch": 1}\n'
+
+
+def test_resume__somebody_elses_files__are_refused_and_untouched(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(FileExistsError, match="which holds files"):
+        RunFiles(tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.keras"])
+def test_resume__killed_while_it_wrote_a_file__goes_on_without_it(
+    name, tmp_path
+):
+    RunFiles(tmp_path).claim()
+    (tmp_path / f".unfinished-123-{name}").write_text("{")
+    files = RunFiles(tmp_path, resume=True)
+    files.claim()
+    assert files.names() == ["metrics.jsonl"]
+
+
+def test_keep_rows__rows_after_the_backup__are_cut_off(tmp_path):
+    files = _begun(tmp_path)
+    rows = [{"epoch": n, "loss": 0.1 * n} for n in (1, 2, 3)]
+    for row in rows:
+        files.append_row(row)
+    files.keep_rows(rows[:2])
+    lines = files.path("metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == rows[:2]
+
+
+def test_keep_rows__lost_and_half_rows__are_written_again(tmp_path):
+    files = _begun(tmp_path)
+    files.path("metrics.jsonl").write_text('{"epoch": 1}\n{"ep')
+    files.keep_rows([{"epoch": 1}, {"epoch": 2}])
+    text = files.path("metrics.jsonl").read_text()
+    assert text == '{"epoch": 1}\n{"epoch": 2}\n'
+
+
+def test_read_json__not_there__is_none(tmp_path):
+    assert RunFiles(tmp_path).read_json("config.json") is None

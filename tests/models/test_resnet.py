@@ -202,7 +202,7 @@ def test_build__registered_name__builds_that_depth(name, depth):
 
 def test_build__unknown_name__error_lists_the_names():
     with pytest.raises(
-        ValueError, match="'resnet8', 'resnet20', 'resnet32', got name='vgg'"
+        ValueError, match="'resnet50', 'resnet50_v1_5', got name='vgg'"
     ):
         models.build("vgg", 10)
 

@@ -107,8 +107,9 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._seed: int | None = None
         self._sigterm: Any = None
         self._terminated = False
-        self._resume: int | None = None
-        self._epoch = self._saved_at = 0
+        self._resume = 0  # Batches to pass over.
+        self._epoch = 0
+        self._saved_at: int | None = None
 
     def first_step(self) -> int:
         """Returns the step, from 0, with whose batch a data set must begin.
@@ -121,9 +122,13 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             return 0
         return generation.contents["position"]["data_step"]
 
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model; Keras calls this."""
+        check_model(self, model)
+        super().set_model(model)
+
     def open(self, model: keras.Model, callbacks: list) -> None:
         """Checks the newest backup against the model; `fit` calls this."""
-        check_model(self, model)
         self.set_model(model)
         self._callbacks = callbacks
         strategy = model.distribute_strategy
@@ -155,34 +160,29 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Restores the newest backup, if there is one."""
         self._terminated, self._last_save = False, time.monotonic()
+        self._saved_at = None
         if threading.current_thread() is threading.main_thread():
             self._sigterm = signal.signal(signal.SIGTERM, self._on_sigterm)
         if self._generation is None:
             return
-        snapshot.restore(self._generation, self.model)
-        position = self._generation.contents["position"]
-        epoch, epochs = position["epoch"], self.params["epochs"]
-        if position["stopped"]:
-            epoch = max(epoch, epochs)
+        position = self._restore()
+        epoch, self._resume = position["epoch"], position["batch"]
+        if position["stopped"] and not self._resume:
+            epoch = max(epoch, self.params["epochs"])
         _keras_compat.set_initial_epoch(self.model, epoch)
-        self._resume = position["batch"]
         self._saved_at = position["data_step"]
-        if epoch >= epochs:
-            # No epoch begins that could do it.
-            snapshot.restore_callbacks(self._generation, self._callbacks)
+        if is_chief(self.model.distribute_strategy):
+            self._say(f"Goes on at step {self._iterations()}")
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Goes on in the middle of an epoch, if it is the one."""
         self._epoch = epoch
-        if self._resume is None:
-            return
-        batch, self._resume = self._resume, None
-        snapshot.restore_callbacks(self._generation, self._callbacks)
-        if batch:
-            # Once more, since other callbacks have begun the epoch again.
-            snapshot.restore(self._generation, self.model)
+        if self._saved_at is None:
+            self._saved_at = self._data_step(epoch, 0)
+        if self._resume:
+            # For the logs of the batches that are passed over.
             snapshot.restore_metrics(self._generation, self.model)
-            self.model.skip_steps(batch, read_data=not self._places_data)
+            self.model.skip_steps(self._resume, read_data=not self._places_data)
 
     def on_train_batch_begin(
         self, batch: int, logs: dict | None = None
@@ -196,6 +196,13 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Saves if it is time, or if the run is to stop here."""
         if self.model.is_skipping:
+            # What other callbacks make of such batches doesn't count.
+            self.model.stop_training = False
+            if batch + 1 >= self._resume:
+                self._resume = 0
+                position = self._restore()
+                snapshot.restore_metrics(self._generation, self.model)
+                self.model.stop_training = position["stopped"]
             return
         plan, strategy = self.model.step_plan, self.model.distribute_strategy
         stop = plan.signals.stop_agreed(strategy)
@@ -222,7 +229,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             self._sigterm = None
         _keras_compat.set_initial_epoch(self.model, None)
         self._generation, self._looked = None, False
-        self._places_data, self._resume = False, None
+        self._places_data, self._resume = False, 0
 
     def _look(self) -> Generation | None:
         """Finds the newest sound backup, once for each `fit`."""
@@ -249,9 +256,17 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         old = time.monotonic() - self._last_save >= self.min_seconds
         return bool(processes.from_chief(self.model.distribute_strategy, old))
 
+    def _restore(self) -> dict[str, Any]:
+        """Puts back model and callbacks, and returns where the run was."""
+        snapshot.restore(self._generation, self.model)
+        snapshot.restore_callbacks(self._generation, self._callbacks)
+        return self._generation.contents["position"]
+
     def _data_step(self, epoch: int, batch: int) -> int:
         steps = self.params.get("steps")
-        return epoch * steps + batch if steps else self._iterations()
+        if not steps:
+            return self._iterations()
+        return epoch * self.model.whole_calls(steps) + batch
 
     def _iterations(self) -> int:
         return int(self.model.optimizer.iterations.numpy())
@@ -304,13 +319,12 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def _on_sigterm(self, number: int, frame: Any) -> None:
         self._terminated = True
 
+    def _say(self, what: str) -> None:
+        text = f"{what}; the backups are in {self._store.directory}."
+        print(text, file=sys.stderr, flush=True)
+
     def _exit(self) -> None:
         """Ends the process; the backup has been written."""
         if is_chief(self.model.distribute_strategy):
-            print(
-                f"Stopped by SIGTERM at step {self._iterations()}; "
-                f"a backup is in {self._store.directory}.",
-                file=sys.stderr,
-                flush=True,
-            )
+            self._say(f"Stopped by SIGTERM at step {self._iterations()}")
         sys.exit(RESTART_EXIT_CODE)

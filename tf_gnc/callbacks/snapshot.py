@@ -53,7 +53,8 @@ def identity(model: keras.Model) -> dict[str, Any]:
     """Returns what a run can't change on its way, by name."""
     optimizer = model.optimizer
     return {
-        "model": [_describe(v) for v in _variables(model)],
+        # Not by their paths, which count the layers made before.
+        "model": [f"{v.name} {_describe(v)}" for v in _variables(model)],
         "optimizer": type(optimizer).__name__,
         "optimizer's variables": [_describe(v) for v in optimizer.variables],
         "num_workers": model.num_workers,
@@ -126,9 +127,8 @@ def restore(generation: Generation, model: keras.Model) -> None:
     """Gives a built model everything that a backup holds of it."""
     arrays = generation.arrays(MODEL)
     kept = generation.contents
-    rule = _from_json(kept["rule"])
-    if model.noise_rule != rule:
-        model.noise_rule = rule
+    if _as_json(model.noise_rule) != kept["rule"]:
+        model.noise_rule = _from_json(kept["rule"])
     model.noise_alpha = kept["alpha"]
     plan = model.step_plan
     for name, variable in _numbered(model):
@@ -217,8 +217,7 @@ def _numbered(model: keras.Model) -> list[tuple[str, keras.Variable]]:
 
 
 def _describe(variable: keras.Variable) -> str:
-    # Not its path, which counts the layers made before it in the process.
-    return f"{variable.name} {list(variable.shape)} {variable.dtype}"
+    return f"{list(variable.shape)} {variable.dtype}"
 
 
 def _local_replicas(strategy: tf.distribute.Strategy) -> int:

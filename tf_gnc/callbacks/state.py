@@ -15,8 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
-# What Keras or the run itself puts there anew.
-_NOT_STATE = ("params", "_model", "model")
+# What Keras or the run itself puts there anew. Keras turns the sign of
+# `min_delta` together with a function, which isn't kept.
+_NOT_STATE = ("params", "_model", "model", "min_delta")
 
 
 def capture(
@@ -49,7 +50,14 @@ def put_back(
     """Gives callbacks their state back; one without a state keeps its own."""
     for name, callback in _named(callbacks):
         for attribute, plain in states.get(name, {}).items():
-            setattr(callback, attribute, _decode(plain, arrays))
+            value = _decode(plain, arrays)
+            own = getattr(callback, attribute, None)
+            if isinstance(own, dict) and isinstance(value, dict):
+                # It may be a Counter, a defaultdict.
+                own.clear()
+                own.update(value)
+            else:
+                setattr(callback, attribute, value)
 
 
 def _named(callbacks: list) -> list[tuple[str, Any]]:
@@ -75,14 +83,16 @@ def _encode(
         return {"float": repr(value)}
     if isinstance(value, bool | int | float | str):
         return {"plain": value}
-    if isinstance(value, np.ndarray) and value.dtype != object:
+    if isinstance(value, np.ndarray) and _is_plain(value.dtype):
         arrays[where] = value
         return {"array": where}
     if isinstance(value, list | tuple):
         kind, keys, items = type(value).__name__, None, list(value)
         if kind not in ("list", "tuple"):
             return None
-    elif isinstance(value, dict) and all(isinstance(k, str) for k in value):
+    elif isinstance(value, dict) and all(
+        isinstance(k, str | int) for k in value
+    ):
         kind, keys, items = "dict", list(value), list(value.values())
     else:
         return None
@@ -90,6 +100,11 @@ def _encode(
     if any(part is None for part in parts):
         return None
     return {kind: parts} if keys is None else {"dict": [keys, parts]}
+
+
+def _is_plain(dtype: np.dtype) -> bool:
+    """Tells whether the store can write such arrays."""
+    return dtype.kind in "biufcSUV" and dtype.names is None
 
 
 def _decode(plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Any:

@@ -40,6 +40,10 @@ COMMANDS: Mapping[str, Command] = types.MappingProxyType(
             "tf_gnc.cli.train",
             "Train a model; with no flags, GNC on handwritten digits.",
         ),
+        "compare": Command(
+            "tf_gnc.cli.compare",
+            "Compare methods over several seeds; a table and a page.",
+        ),
         "launch": Command(
             "tf_gnc.cli.launch",
             "Run a command in several processes that train together.",

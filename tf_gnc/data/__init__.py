@@ -4,6 +4,8 @@ Importing this package imports neither tensorflow-datasets nor scikit-learn.
 """
 
 from tf_gnc.data.augment import random_crop, random_erasing, random_flip
+from tf_gnc.data.imagenet import ImageNet
+from tf_gnc.data.images import Images, Source
 from tf_gnc.data.pipeline import (
     evaluation_dataset,
     steps_per_epoch,
@@ -11,14 +13,16 @@ from tf_gnc.data.pipeline import (
 )
 from tf_gnc.data.preprocess import Preprocess
 from tf_gnc.data.registry import DATASETS, DatasetSettings
-from tf_gnc.data.source import DatasetNotFoundError, Images, load
+from tf_gnc.data.source import DatasetNotFoundError, load
 
 __all__ = [
     "DATASETS",
     "DatasetNotFoundError",
     "DatasetSettings",
+    "ImageNet",
     "Images",
     "Preprocess",
+    "Source",
     "evaluation_dataset",
     "load",
     "random_crop",

@@ -106,8 +106,14 @@ def training_dataset(
     num_steps = steps_per_epoch(len(images), batch_size)
     seed = _check.integer("seed", seed, minimum=0, maximum=2**63 - 1)
     first_step = _check.integer("first_step", first_step, minimum=0)
-    start, stop = _check_rows(rows, batch_size)
+    start, stop = check_rows(rows, batch_size)
     preprocess = Preprocess() if preprocess is None else preprocess
+    if preprocess.zoom:
+        raise ValueError(
+            "`preprocess` must have zoom=False for pictures in memory, which "
+            "all have their final size, got zoom=True. Use padding=4 instead, "
+            "or read from files with tf_gnc.data.imagenet."
+        )
 
     def epoch_seeds(epoch: tf.Tensor) -> tf.Tensor:
         seeds = example_seeds(seed, epoch, len(images))
@@ -234,9 +240,10 @@ def _check_arrays(images: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def _check_rows(
+def check_rows(
     rows: tuple[int, int] | None, batch_size: int
 ) -> tuple[int, int]:
+    """Returns `rows`, by default all of them; raises if there are no such."""
     if rows is None:
         return 0, batch_size
     start, stop = rows

@@ -33,6 +33,9 @@ class Preprocess:
             window of the original size; 0 turns cropping off.
         flip: Whether training mirrors every other picture, at random.
         erase: Whether training erases a rectangle in every other picture.
+        zoom: Whether training cuts out a window of random area and aspect and
+            scales it. Only for pictures that are decoded as they are read:
+            see `tf_gnc.data.imagenet`, which does it.
 
     Raises:
         ValueError: If a number is out of range, or `mean` and `stddev` differ
@@ -51,6 +54,7 @@ class Preprocess:
     padding: int = 0
     flip: bool = False
     erase: bool = False
+    zoom: bool = False
 
     def __post_init__(self) -> None:
         """Validates."""
@@ -65,10 +69,13 @@ class Preprocess:
         _check.integer("padding", self.padding, minimum=0)
         _check.boolean("flip", self.flip)
         _check.boolean("erase", self.erase)
+        _check.boolean("zoom", self.zoom)
 
     def without_augmentation(self) -> "Preprocess":
         """Returns a copy that only normalises, in training too."""
-        return dataclasses.replace(self, padding=0, flip=False, erase=False)
+        return dataclasses.replace(
+            self, padding=0, flip=False, erase=False, zoom=False
+        )
 
     def training(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns augmented and normalised float32 pictures.

@@ -20,11 +20,13 @@ class DatasetSettings:
         input_shape: Height, width and channels of a picture.
         num_classes: Labels run from 0 to this number less one.
         preprocess: Augmentation and normalisation as in the papers.
+        in_memory: Whether it fits into memory, so that files are read once.
     """
 
     input_shape: tuple[int, int, int]
     num_classes: int
     preprocess: Preprocess
+    in_memory: bool = True
 
 
 def _in_bytes(*shares: float) -> tuple[float, ...]:
@@ -62,6 +64,17 @@ DATASETS: Mapping[str, DatasetSettings] = types.MappingProxyType(
                 flip=True,
                 erase=True,
             ),
+        ),
+        "imagenet2012": DatasetSettings(
+            input_shape=(224, 224, 3),
+            num_classes=1000,
+            preprocess=Preprocess(
+                mean=_in_bytes(0.485, 0.456, 0.406),
+                stddev=_in_bytes(0.229, 0.224, 0.225),
+                flip=True,
+                zoom=True,
+            ),
+            in_memory=False,
         ),
     }
 )

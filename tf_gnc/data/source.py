@@ -1,4 +1,4 @@
-"""Reads a data set by name into arrays.
+"""Finds a data set by name, and reads it into arrays if it fits.
 
 Everything comes from a directory that tensorflow-datasets prepared. This file
 never reaches for the network unless asked to: left alone, tensorflow-datasets
@@ -12,10 +12,10 @@ Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import contextlib
-import dataclasses
 import io
 import os
 import pathlib
+import shlex
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
@@ -24,59 +24,48 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _check
+from tf_gnc.data.imagenet import ImageNet
+from tf_gnc.data.images import Images
 from tf_gnc.data.registry import DATASETS
+from tf_gnc.data.shards import Records
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
+
+
+_ARCHIVES = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 
 
 class DatasetNotFoundError(FileNotFoundError):
     """A data set has not been prepared, and nobody allowed a download."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """A data set of pictures in memory.
-
-    Args:
-        name: The data set's name in the registry.
-        train_images: uint8, `(n, height, width, channels)`.
-        train_labels: int64, `(n,)`, from 0 to `num_classes - 1`.
-        test_images: As `train_images`.
-        test_labels: As `train_labels`.
-        num_classes: How many different labels there can be.
-    """
-
-    name: str
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    num_classes: int
-
-
 def load(
     name: str,
     data_dir: str | os.PathLike | None = None,
     download: bool = False,
-) -> Images:
-    """Returns a data set as arrays, in the order of its files.
+) -> Images | ImageNet:
+    """Returns a data set: arrays in memory, or ImageNet in its files.
 
     The digits need no download: they are prepared on the spot if need be. The
-    others must have been prepared by tensorflow-datasets.
+    others must have been prepared by tensorflow-datasets, for ImageNet as
+    TFRecord files.
 
     Args:
-        name: 'digits', 'cifar10' or 'cifar100'.
+        name: 'digits', 'cifar10', 'cifar100' or 'imagenet2012'.
         data_dir: Where prepared data sets lie. Default: where
             tensorflow-datasets keeps them, `~/tensorflow_datasets` or
             `$TFDS_DATA_DIR`.
-        download: Whether to download and prepare what is missing.
+        download: Whether to download and prepare what is missing. Nobody may
+            download ImageNet for you; once its archives are there, this
+            prepares them.
 
     Raises:
         DatasetNotFoundError: If the data set is not there and `download` is
             false.
         OSError: If the digits cannot be written to `data_dir`.
-        ValueError: If there is no data set of that name.
+        ValueError: If there is no data set of that name, or ImageNet is
+            there in another form.
 
     Example:
         >>> import tempfile
@@ -95,7 +84,7 @@ def load(
     directory = find_prepared(name, data_dir)
     if directory is None and name == "digits":
         directory = _prepare_digits(data_dir)
-    elif directory is None and download:
+    elif directory is None and download and not _missing(name, data_dir):
         directory = _download(name, data_dir)
     elif directory is None:
         raise DatasetNotFoundError(_how_to_prepare(name, data_dir))
@@ -125,13 +114,36 @@ def find_prepared(name: str, data_dir: str | os.PathLike) -> str | None:
     return versions[max(versions)] if versions else None
 
 
+def _missing(name: str, data_dir: str) -> list[str]:
+    """Returns the archives that must be there before tfds can prepare."""
+    if name != "imagenet2012":
+        return []
+    paths = [os.path.join(_manual_dir(data_dir), file) for file in _ARCHIVES]
+    return [path for path in paths if not tf.io.gfile.exists(path)]
+
+
+def _manual_dir(data_dir: str) -> str:
+    return os.path.join(data_dir, "downloads", "manual")
+
+
 def _how_to_prepare(name: str, data_dir: str) -> str:
-    call = f"tfds.load({name!r}, data_dir={data_dir!r})"
-    return (
+    where = (
         f"The data set {name!r} is not prepared: no dataset_info.json under "
         f"{os.path.join(data_dir, name)}/<version>/. Point data_dir "
-        "(--data_dir) to where it is, or allow the download with "
-        "download=True (--download), or run: "
+        "(--data_dir) to where it is, or "
+    )
+    if name == "imagenet2012":
+        return (
+            f"{where}prepare it: (1) register at https://image-net.org and "
+            f"download {' and '.join(_ARCHIVES)} (138 and 6.3 GB) yourself, "
+            f"since no program may; (2) move both to {_manual_dir(data_dir)}; "
+            f"(3) run: tfds build {name} --data_dir={shlex.quote(data_dir)} "
+            "(some hours, and 300 GB in all), or give download=True "
+            "(--download), which does the same."
+        )
+    call = f"tfds.load({name!r}, data_dir={data_dir!r})"
+    return (
+        f"{where}allow the download with download=True (--download), or run: "
         f'python -c "import tensorflow_datasets as tfds; {call}"'
     )
 
@@ -182,10 +194,15 @@ def _prepare_digits(data_dir: str) -> str:
     return os.fspath(place)
 
 
-def _read(name: str, directory: str) -> Images:
+def _read(name: str, directory: str) -> Images | ImageNet:
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(directory)
+    num_classes = builder.info.features["label"].num_classes
+    if not DATASETS[name].in_memory:
+        train = _find_records(builder, "train")
+        test = _find_records(builder, "validation")
+        return ImageNet(train, test, num_classes)
     train_images, train_labels = _read_split(builder, "train")
     test_images, test_labels = _read_split(builder, "test")
     return Images(
@@ -194,8 +211,42 @@ def _read(name: str, directory: str) -> Images:
         train_labels=train_labels,
         test_images=test_images,
         test_labels=test_labels,
-        num_classes=builder.info.features["label"].num_classes,
+        num_classes=num_classes,
     )
+
+
+def _find_records(builder: "tfds.core.DatasetBuilder", split: str) -> Records:
+    """Returns a split that stays in its files; reads none of them."""
+    import tensorflow_datasets as tfds
+
+    directory = os.fspath(builder.data_path)
+    if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"{directory!r} must hold TFRecord files, got file_format="
+            f"{builder.info.file_format.value!r}, which tf.data can't read. "
+            f"Run: tfds convert_format --dataset_version_dir={directory} "
+            "--out_file_format=tfrecord --out_dir=<other data_dir>/"
+            f"{builder.name}/{builder.version}"
+        )
+    info = builder.info.splits[split]
+    there = set(tf.io.gfile.listdir(directory))
+    missing = [path.name for path in info.filepaths if path.name not in there]
+    if missing:
+        raise DatasetNotFoundError(
+            f"{directory!r} lacks {len(missing)} of the {len(info.filepaths)} "
+            f"files of the split {split!r}, {missing[0]} first. Copy them "
+            "again, or delete the directory and prepare it again."
+        )
+    decoders = {"image": tfds.decode.SkipDecoding()}
+
+    def parse(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = builder.info.features.deserialize_example(
+            raw, decoders=decoders
+        )
+        return example["image"], example["label"]
+
+    paths = tuple(os.fspath(path) for path in info.filepaths)
+    return Records(paths, tuple(info.shard_lengths), parse)
 
 
 def _read_split(

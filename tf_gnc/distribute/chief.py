@@ -23,6 +23,7 @@ from tf_gnc.distribute.strategies import is_chief
 # They write files of their own, and take no part in anything collective.
 _WRITERS = (
     keras.callbacks.CSVLogger,
+    keras.callbacks.ProgbarLogger,
     keras.callbacks.RemoteMonitor,
     keras.callbacks.TensorBoard,
 )
@@ -49,7 +50,7 @@ def writable(
 
 def only_one_writes(
     arguments: dict[str, Any],
-    callbacks: list[Any],
+    callbacks: list[Any] | keras.callbacks.CallbackList,
     strategy: tf.distribute.Strategy,
 ) -> None:
     """Leaves out, in all processes but the chief, what would write or print.
@@ -62,6 +63,8 @@ def only_one_writes(
     Raises:
         ValueError: If there is a callback that can't work.
     """
+    in_list = isinstance(callbacks, keras.callbacks.CallbackList)
+    callbacks = callbacks.callbacks if in_list else callbacks
     for callback in callbacks:
         if isinstance(callback, keras.callbacks.BackupAndRestore):
             raise ValueError(
@@ -73,5 +76,5 @@ def only_one_writes(
         return
     arguments["verbose"] = 0
     callbacks[:] = [c for c in callbacks if not isinstance(c, _WRITERS)]
-    if isinstance(arguments.get("callbacks"), list | tuple):
+    if not in_list:
         arguments["callbacks"] = callbacks

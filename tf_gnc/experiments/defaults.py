@@ -5,7 +5,9 @@ batch size, the batch size from the workers, the switch from the epochs) are
 computed, so that changing one on the command line carries the others along.
 
 Sources   CIFAR: Haruki et al. (2019), arXiv:1906.10822, Tables 3 to 5 and
-          appendix A.4. Digits: ours, found by trying; see the README.
+          appendix A.4. ImageNet: sizes and coefficients from the same
+          tables; the rate, for SGD without LARS, from Goyal et al. (2017),
+          arXiv:1706.02677. Digits: ours, found by trying; see the README.
 
 Floor 4: may import from floors 0 to 3 and from this folder.
 """
@@ -37,6 +39,10 @@ class DatasetDefaults:
         alpha: Coefficient of the gradient noise.
         alpha_rnc: Per method, coefficients of the random noise at one or
             several batch sizes.
+        alpha_before_switch: Coefficient of the gradient noise in the method
+            that switches. None for `alpha`.
+        switch: Share of the epochs, as a fraction's two numbers, after which
+            that method switches.
     """
 
     model: str
@@ -46,6 +52,8 @@ class DatasetDefaults:
     base_rate: float
     alpha: float
     alpha_rnc: Mapping[str, Mapping[int, float]]
+    alpha_before_switch: float | None = None
+    switch: tuple[int, int] = (3, 4)
 
     def nearest_alpha_rnc(self, method: str, batch_size: int) -> float | None:
         """Returns the coefficient tuned at the batch size nearest by ratio.
@@ -92,6 +100,17 @@ DEFAULTS: Mapping[str, DatasetDefaults] = types.MappingProxyType(
                 "gnc_to_rnc": {4096: 2.0, 8192: 4.0},
             },
         ),
+        "imagenet2012": DatasetDefaults(
+            model="resnet50",
+            num_workers=1024,
+            examples_per_worker=32,
+            epochs=90,
+            base_rate=0.05,
+            alpha=0.0001,
+            alpha_rnc={"rnc": {32768: 0.01}, "gnc_to_rnc": {32768: 0.01}},
+            alpha_before_switch=0.01,
+            switch=(8, 9),
+        ),
     }
 )
 
@@ -124,14 +143,17 @@ def make_config(
     values.setdefault(
         "learning_rate", linear_scaling(defaults.base_rate, 128, batch_size)
     )
-    values.setdefault("alpha", defaults.alpha)
     alpha_rnc = defaults.nearest_alpha_rnc(method, batch_size)
     if alpha_rnc is not None:
         values.setdefault("alpha_rnc", alpha_rnc)
     if METHODS[method].switches:
         # Rounded down, to lie inside a run of two epochs too. A run of one has
         # no room for a switch, which RunConfig will say.
-        values.setdefault("switch_epoch", 3 * epochs // 4 or None)
+        part, whole = defaults.switch
+        values.setdefault("switch_epoch", part * epochs // whole or None)
+        if defaults.alpha_before_switch is not None:
+            values.setdefault("alpha", defaults.alpha_before_switch)
+    values.setdefault("alpha", defaults.alpha)
     values.update(num_workers=num_workers, batch_size=batch_size)
     return RunConfig(dataset=dataset, method=method, **values)
 

@@ -21,6 +21,9 @@ __all__ = ["RunFiles", "finite_or_none", "new_run_dir"]
 # state, takes four. Below this the disk is as good as full.
 REQUIRED_BYTES = 32 * 2**20
 
+# Before the name of a file that is being written, the writer's process id.
+_UNFINISHED = ".unfinished-"
+
 
 def new_run_dir(
     dataset: str, method: str, root: str = "runs", stamp: str | None = None
@@ -92,6 +95,8 @@ class RunFiles:
         self._refuse_if_taken()
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._resume and self.path("metrics.jsonl").exists():
+            for rubbish in self.directory.glob(f"{_UNFINISHED}*"):
+                rubbish.unlink()  # A kill has left it.
             return
         try:
             # Of two runs that start at once in the same empty directory,
@@ -152,7 +157,7 @@ class RunFiles:
             writer: Writes the file at the path that it is given. The path
                 ends as `name` does, since some writers go by that.
         """
-        temporary = self.path(f".unfinished-{os.getpid()}-{name}")
+        temporary = self.path(f"{_UNFINISHED}{os.getpid()}-{name}")
         try:
             writer(temporary)
             os.replace(temporary, self.path(name))
@@ -172,7 +177,8 @@ class RunFiles:
                 f"run_dir='{self.directory}', which is a file."
             )
         names = self.names()
-        begun = "config.json" in names or names == ["metrics.jsonl"]
+        done = [name for name in names if not name.startswith(_UNFINISHED)]
+        begun = "config.json" in done or done == ["metrics.jsonl"]
         if names and not (self._resume and begun):
             raise self._taken()
 

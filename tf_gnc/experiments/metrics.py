@@ -51,6 +51,11 @@ class MetricsLog(keras.callbacks.Callback):
         self.training_seconds: list[float] = []
         """Per epoch, without the evaluation."""
 
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Has all rows in the file, if a run is taken up at its very end."""
+        if self._files is not None:
+            self._files.keep_rows(self.rows)
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the clock."""
         self._epoch_began = time.perf_counter()

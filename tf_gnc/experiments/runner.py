@@ -44,8 +44,6 @@ __all__ = [
     "train",
 ]
 
-_EVALUATION_BATCH = 1000  # Examples; any number gives the same result.
-
 
 @dataclasses.dataclass(frozen=True)
 class PreparedRun:
@@ -54,7 +52,7 @@ class PreparedRun:
     Attributes:
         config: What to run.
         place: Its directory, claimed, its strategy and its backups.
-        images: The data set in memory.
+        images: The data set, in memory or in its files.
         steps_per_epoch: Updates in one pass over the training data.
         schedule: The learning rate as a function of the update.
         model: Built and compiled.
@@ -62,7 +60,7 @@ class PreparedRun:
 
     config: RunConfig
     place: RunPlace
-    images: data.Images
+    images: data.Source
     steps_per_epoch: int
     schedule: WarmUp
     model: GNCModel
@@ -114,7 +112,7 @@ def prepare(
     placement = placement or Placement(tf.distribute.get_strategy())
     place = RunPlace(config, run_dir, placement)
     images = data.load(config.dataset, config.data_dir, config.download)
-    steps = data.steps_per_epoch(len(images.train_images), config.batch_size)
+    steps = data.steps_per_epoch(images.num_train, config.batch_size)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     # The model is the first to draw, so that no method's draws come before.
@@ -158,6 +156,27 @@ def train(
         return Summary(**place.summary)
     began = time.perf_counter()
     log = MetricsLog(files, prepared.schedule)
+    _fit(prepared, log, callbacks)
+    _keep_results(prepared, log)
+    summary = summarize(
+        config,
+        log,
+        num_replicas=place.strategy.num_replicas_in_sync,
+        steps_per_epoch=prepared.steps_per_epoch,
+        seconds=time.perf_counter() - began,
+    )
+    files.write_json("summary.json", summary.to_dict())
+    place.end()
+    return summary
+
+
+def _fit(
+    prepared: PreparedRun,
+    log: MetricsLog,
+    callbacks: Iterable[keras.callbacks.Callback],
+) -> None:
+    """Trains, from where the last backup is if there is one."""
+    config, place = prepared.config, prepared.place
     backups = place.backups()
     first_step = sum(backup.first_step() for backup in backups)
     training, test = build_datasets(
@@ -177,6 +196,11 @@ def train(
             *backups,
         ],
     )
+
+
+def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
+    """Writes the model and the curves."""
+    config, place, files = prepared.config, prepared.place, prepared.files
     if place.is_chief:
         files.write("model.keras", prepared.model.save)
     else:  # All take part; what it writes is thrown away.
@@ -189,16 +213,6 @@ def train(
     files.write(
         "curves.png", lambda path: report.draw_curves(log.rows, title, path)
     )
-    summary = summarize(
-        config,
-        log,
-        num_replicas=place.strategy.num_replicas_in_sync,
-        steps_per_epoch=prepared.steps_per_epoch,
-        seconds=time.perf_counter() - began,
-    )
-    files.write_json("summary.json", summary.to_dict())
-    place.end()
-    return summary
 
 
 def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
@@ -264,7 +278,7 @@ def build_model(
 
 def build_datasets(
     config: RunConfig,
-    images: data.Images,
+    images: data.Source,
     strategy: tf.distribute.Strategy | None = None,
     first_step: int = 0,
 ) -> tuple[Any, tf.data.Dataset]:
@@ -272,30 +286,19 @@ def build_datasets(
 
     Args:
         config: What to run.
-        images: The data set in memory.
+        images: The data set.
         strategy: If it has several processes, each makes its own rows only.
         first_step: The step at which the training data begin.
     """
-    preprocess = data.DATASETS[config.dataset].preprocess
-    if not config.augment:
-        preprocess = preprocess.without_augmentation()
 
     def make_rows(start: int, stop: int) -> tf.data.Dataset:
-        return data.training_dataset(
-            images.train_images,
-            images.train_labels,
+        return images.training(
             batch_size=config.batch_size,
             seed=config.seed,
-            preprocess=preprocess,
+            augment=config.augment,
             rows=(start, stop),
             first_step=first_step,
         )
 
     training = deal_out(make_rows, config.batch_size, strategy)
-    test = data.evaluation_dataset(
-        images.test_images,
-        images.test_labels,
-        batch_size=_EVALUATION_BATCH,
-        preprocess=preprocess,
-    )
-    return training, test
+    return training, images.evaluation()

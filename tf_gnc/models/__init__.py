@@ -13,8 +13,8 @@ from typing import Any
 import keras
 
 from tf_gnc import _check
-from tf_gnc.models import resnet
-from tf_gnc.models.resnet import BatchNormSettings
+from tf_gnc.models import bottleneck, resnet
+from tf_gnc.models._layers import BatchNormSettings
 
 __all__ = ["MODELS", "BatchNormSettings", "build"]
 
@@ -22,6 +22,8 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "resnet8": functools.partial(resnet.resnet, 1),
     "resnet20": functools.partial(resnet.resnet, 3),
     "resnet32": functools.partial(resnet.resnet, 5),
+    "resnet50": functools.partial(bottleneck.resnet50, "v1"),
+    "resnet50_v1_5": functools.partial(bottleneck.resnet50, "v1.5"),
 }
 
 
@@ -37,7 +39,8 @@ def build(
         name: One of the keys of `MODELS`.
         num_classes: Number of classes, at least 1.
         input_shape: `(H, W, C)` of the images.
-        **options: Passed on to the builder; see `resnet.resnet`.
+        **options: Passed on to the builder; see `resnet.resnet` and
+            `bottleneck.resnet50`.
 
     Returns:
         A model from images `(N, H, W, C)` to logits `(N, num_classes)`.

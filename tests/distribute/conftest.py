@@ -1,0 +1,37 @@
+"""One start of two processes for all that is to be seen there."""
+
+import pytest
+
+from tests import processes
+from tests.distribute import (
+    test_chief,
+    test_processes,
+    test_rows,
+    test_several_processes,
+)
+
+MODULES = (test_several_processes, test_rows, test_chief, test_processes)
+
+
+@pytest.fixture(scope="session")
+def two_processes():
+    scenarios = [s for module in MODULES for s in module.SCENARIOS]
+    return processes.run(scenarios, num_processes=2)
+
+
+@pytest.fixture(scope="session")
+def two_times_two():
+    scenarios = [
+        test_several_processes.gnc,
+        test_several_processes.switch,
+        test_several_processes.shuffled,
+        test_rows.uneven_evaluation,
+        test_processes.talk,
+    ]
+    return processes.run(scenarios, num_processes=2, replicas=2)
+
+
+@pytest.fixture(scope="session")
+def in_four_processes():
+    scenarios = [test_several_processes.shuffled]
+    return processes.run(scenarios, num_processes=4)

@@ -1,0 +1,60 @@
+"""The only folder that touches private names of Keras or TensorFlow.
+
+Every entry says what it does, why the public way does not do and for which
+versions it was tried; tests/test_keras_compat.py fails for an entry that is
+no longer needed or no longer works.
+
+Tried with TensorFlow 2.21 and Keras 3.15.
+
+Floor 0: imports nothing of ours but the files of this folder.
+"""
+
+from tf_gnc._keras_compat.data import (
+    PreparedData,
+    set_initial_epoch,
+    training_data,
+)
+from tf_gnc._keras_compat.optimizers import (
+    apply_if,
+    gradients_already_averaged,
+    uses_weight_decay,
+    variable_index,
+)
+from tf_gnc._keras_compat.processes import (
+    SeveralProcesses,
+    in_several_processes,
+    on_this_replica,
+)
+from tf_gnc._keras_compat.step import (
+    build,
+    call_for_training,
+    compute_loss,
+    global_seed_generator,
+    is_built,
+    is_seed_state,
+    mask_of,
+    set_mask,
+    update_loss_tracker,
+)
+
+__all__ = [
+    "PreparedData",
+    "SeveralProcesses",
+    "apply_if",
+    "build",
+    "call_for_training",
+    "compute_loss",
+    "global_seed_generator",
+    "gradients_already_averaged",
+    "in_several_processes",
+    "is_built",
+    "is_seed_state",
+    "mask_of",
+    "on_this_replica",
+    "set_initial_epoch",
+    "set_mask",
+    "training_data",
+    "update_loss_tracker",
+    "uses_weight_decay",
+    "variable_index",
+]

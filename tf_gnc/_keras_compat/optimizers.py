@@ -1,0 +1,101 @@
+"""Private names behind an optimizer's update.
+
+Floor 0: imports nothing of ours.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def uses_weight_decay(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> bool:
+    """Tells whether `exclude_from_weight_decay` has spared this variable.
+
+    Why: the exclusions that the public method stores are read by a private
+    one.
+    """
+    return optimizer._use_weight_decay(variable)
+
+
+def variable_index(
+    optimizer: keras.optimizers.Optimizer, variable: keras.Variable
+) -> int:
+    """Returns a variable's position among those the optimizer was built with.
+
+    Why: an update step is handed a variable, or one replica's component of
+    it, and must find the state that belongs to it; the index is private.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+@contextlib.contextmanager
+def gradients_already_averaged(
+    optimizer: keras.optimizers.Optimizer,
+) -> Iterator[None]:
+    """Keeps `optimizer.apply` from reducing gradients over replicas again.
+
+    Why: Keras sums what each replica hands in, after clipping it. The step
+    has averaged its gradients already, so that they are clipped after the
+    mean and cross the replicas once; Keras 3 has no public switch.
+
+    Args:
+        optimizer: The optimizer of the model, wrapped for loss scaling or not.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+    try:
+        yield
+    finally:
+        # Replicas pass here one after another; the first one takes it away,
+        # when all of them have been through `apply`.
+        vars(inner).pop("_all_reduce_sum_gradients", None)
+
+
+def apply_if(
+    condition: tf.Tensor,
+    apply: Callable[[list[tf.Tensor | None]], None],
+    gradients: list[tf.Tensor | None],
+) -> None:
+    """Runs `apply(gradients)` on every replica if `condition` holds.
+
+    Why: an optimizer's update merges the replicas' calls under some
+    strategies, which TensorFlow forbids inside a `tf.cond` of one replica, and
+    the test for such a strategy is private. There the condition, which must be
+    the same on all replicas, is looked at once for all of them.
+
+    Args:
+        condition: A boolean scalar, equal on all replicas.
+        apply: Takes the gradients and returns nothing.
+        gradients: This replica's tensors.
+    """
+
+    def apply_on_each(
+        strategy: tf.distribute.Strategy, gradients: list[Any]
+    ) -> tf.Tensor:
+        strategy.extended.call_for_each_replica(apply, args=(gradients,))
+        return tf.constant(True)
+
+    def for_all_replicas(
+        strategy: tf.distribute.Strategy, condition: Any, gradients: list[Any]
+    ) -> None:
+        first = strategy.experimental_local_results(condition)[0]
+        tf.cond(
+            first,
+            lambda: apply_on_each(strategy, gradients),
+            lambda: tf.constant(False),
+        )
+
+    def apply_here() -> tf.Tensor:
+        apply(gradients)
+        return tf.constant(True)
+
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        tf.cond(condition, apply_here, lambda: tf.constant(False))
+    else:
+        context = tf.distribute.get_replica_context()
+        context.merge_call(for_all_replicas, args=(condition, gradients))

@@ -1,0 +1,227 @@
+r"""ImageNet: from JPEGs in files to batches for `fit`, the same every time.
+
+What a batch holds is a function of (seed, step) alone, as in pipeline.py; but
+the pictures, 150 gigabytes of JPEGs of all sizes, stay on the disk. Only a
+process's own rows are decoded, and of each picture only the part that is
+wanted, straight from the JPEG.
+
+Knows nothing of Keras or of tf.distribute.
+
+Symbols   n     number of examples
+          size  (2,), height and width of a picture as it is stored
+
+Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tf_gnc import _check
+from tf_gnc.data import shards, windows
+from tf_gnc.data.preprocess import Preprocess
+from tf_gnc.data.registry import DATASETS
+from tf_gnc.data.shards import Records
+
+_NAME = "imagenet2012"
+
+# Goyal et al. evaluate on the central 224 pixels after scaling to 256.
+_CENTRAL_SHARE = 224 / 256
+_EVALUATION_BATCH = 200  # Examples; any number gives the same result.
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageNet:
+    """ImageNet in its files.
+
+    Args:
+        train: 1,281,167 examples.
+        test: The 50,000 examples of the split "validation", which everybody
+            tests on: the labels of the split "test" were never published.
+        num_classes: How many different labels there can be.
+    """
+
+    train: Records
+    test: Records
+    num_classes: int
+
+    @property
+    def num_train(self) -> int:
+        """How many examples there are to train on."""
+        return self.train.num_examples
+
+    def training(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        augment: bool = True,
+        rows: tuple[int, int] | None = None,
+        first_step: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns endless training batches; see `training_dataset`."""
+        preprocess = DATASETS[_NAME].preprocess
+        if not augment:
+            preprocess = preprocess.without_augmentation()
+        return training_dataset(
+            self.train,
+            batch_size=batch_size,
+            seed=seed,
+            preprocess=preprocess,
+            rows=rows,
+            first_step=first_step,
+            image_size=DATASETS[_NAME].input_shape[0],
+        )
+
+    def evaluation(self) -> tf.data.Dataset:
+        """Returns every test example once, in order."""
+        return evaluation_dataset(
+            self.test,
+            _EVALUATION_BATCH,
+            image_size=DATASETS[_NAME].input_shape[0],
+        )
+
+
+def training_dataset(
+    records: Records,
+    *,
+    batch_size: int,
+    seed: int,
+    preprocess: Preprocess | None = None,
+    rows: tuple[int, int] | None = None,
+    first_step: int = 0,
+    image_size: int = 224,
+) -> tf.data.Dataset:
+    """Returns endless shuffled, augmented batches.
+
+    Paper: Goyal et al. (2017), arXiv:1706.02677, section 5.1: a window of
+    random area and aspect, scaled to 224 pixels; its mirror image every other
+    time; each colour normalised by its mean and standard deviation. Scaled
+    bicubically, as in the code that it cites.
+    Deviation from the paper: none. That code also varies brightness, contrast
+    and saturation, of which the paper says nothing.
+
+    Each epoch is a fresh order of the examples, a function of (seed, epoch),
+    cut into `steps_per_epoch(n, batch_size)` batches. What augmentation does
+    to an example is a function of (seed, epoch, example). `shards.py` says
+    how the order is made and what is read.
+
+    Args:
+        records: The examples.
+        batch_size: Examples per global batch, at most n.
+        seed: At least 0.
+        preprocess: Augmentation and normalisation. Without `zoom` the window
+            is that of evaluation. Default: the paper's.
+        rows: `(a, b)` yields only rows a to b - 1 of each global batch, and
+            decodes no others. Default: all rows.
+        first_step: Starts with the batch of this step. What lies before it in
+            the same epoch is passed over in the files, not decoded.
+        image_size: Height and width of the result.
+
+    Returns:
+        An infinite data set of (float32 images, int64 labels), with static
+        shapes `(b - a, image_size, image_size, 3)` and `(b - a,)`.
+
+    Raises:
+        ValueError: If a number is out of range, `batch_size` above n
+            included.
+    """
+    image_size = _check.integer("image_size", image_size, minimum=1)
+    preprocess = preprocess or DATASETS[_NAME].preprocess
+    examples = shards.training_records(
+        records,
+        batch_size=batch_size,
+        seed=seed,
+        rows=rows,
+        first_step=first_step,
+    )
+
+    def load(seed: tf.Tensor, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def window(size: tf.Tensor) -> tf.Tensor:
+            if preprocess.zoom:
+                return windows.random_window(size, seed)
+            return windows.central_window(size, _CENTRAL_SHARE)
+
+        contents, label = records.parse(raw)
+        image = decode(contents, window, image_size)
+        return preprocess.training(image[None], seed[None])[0], label
+
+    start, stop = rows or (0, batch_size)
+    dataset = examples.map(load, tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(stop - start, drop_remainder=True)
+    endless = tf.data.experimental.assert_cardinality(
+        tf.data.INFINITE_CARDINALITY
+    )
+    return dataset.apply(endless).prefetch(2)
+
+
+def evaluation_dataset(
+    records: Records,
+    batch_size: int,
+    preprocess: Preprocess | None = None,
+    image_size: int = 224,
+) -> tf.data.Dataset:
+    """Returns every example once, in order, its central part, normalised.
+
+    That part is 224/256 of the shorter side, the square that is left of a
+    picture that is scaled to 256 and cropped to 224.
+
+    Args:
+        records: The examples.
+        batch_size: Examples per batch; the last one holds what is left.
+        preprocess: Normalisation; its augmentation plays no part here.
+            Default: that of ImageNet.
+        image_size: Height and width of the result.
+
+    Returns:
+        A finite data set of (float32 images, int64 labels).
+
+    Raises:
+        ValueError: If `batch_size` or `image_size` is below 1.
+    """
+    batch_size = _check.integer("batch_size", batch_size, minimum=1)
+    image_size = _check.integer("image_size", image_size, minimum=1)
+    preprocess = preprocess or DATASETS[_NAME].preprocess
+
+    def window(size: tf.Tensor) -> tf.Tensor:
+        return windows.central_window(size, _CENTRAL_SHARE)
+
+    def load(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        contents, label = records.parse(raw)
+        image = decode(contents, window, image_size)
+        return preprocess.evaluation(image[None])[0], label
+
+    dataset = shards.evaluation_records(records)
+    dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size).prefetch(2)
+
+
+def decode(
+    contents: tf.Tensor,
+    window: Callable[[tf.Tensor], tf.Tensor],
+    image_size: int,
+) -> tf.Tensor:
+    """Returns a window of an encoded picture, scaled to a square.
+
+    Args:
+        contents: A JPEG, of which only the window is decoded, or a PNG.
+        window: Makes (top, left, height, width) of height and width.
+        image_size: Height and width of the result.
+
+    Returns:
+        uint8, `(image_size, image_size, 3)`.
+    """
+
+    def from_jpeg() -> tf.Tensor:
+        size = tf.io.extract_jpeg_shape(contents)[:2]
+        return tf.image.decode_and_crop_jpeg(contents, window(size), channels=3)
+
+    def from_others() -> tf.Tensor:
+        image = tf.io.decode_png(contents, channels=3)
+        top, left, height, width = tf.unstack(window(tf.shape(image)[:2]))
+        return image[top : top + height, left : left + width]
+
+    image = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_others)
+    image = tf.image.resize(image, (image_size, image_size), "bicubic")
+    return tf.saturate_cast(tf.round(image), tf.uint8)

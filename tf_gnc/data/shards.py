@@ -1,0 +1,210 @@
+r"""Raw records in random order, from files too large for memory.
+
+What comes at a step is a function of (seed, step) alone, given the files and
+the batch size: not of how many processes read, or of where the run began. And
+a process that wants some rows of each batch reads little else.
+
+Both come from *lanes*. For each epoch the files are laid end to end in a
+random order and cut into lanes of equal length; row k of every batch comes
+from lane `k * num_lanes // batch_size`. So a process opens only the lanes that
+its rows come from. A lane takes turns between a few of its files, and then
+shuffles within windows.
+
+How well that mixes: an example meets any other, but two that are neighbours
+in a file are never far from each other. tensorflow-datasets shuffles when it
+writes the files, so that neighbours have nothing in common.
+
+Knows nothing of what a record holds. No Python runs inside the data set.
+
+Symbols   n      number of examples
+          lane   counts from 0; see above
+          piece  a range of one file's records
+          index  of an example: its place when the files are read in order
+
+Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tf_gnc import _check
+from tf_gnc.data import _bits
+from tf_gnc.data.pipeline import check_rows, example_seeds, steps_per_epoch
+
+_WINDOW = 18  # salt; pipeline.py has 16 and 17
+
+# As many files are read at once, per lane.
+_OPEN_FILES = 4
+# Most lanes: with more, each has too few of ImageNet's 1,024 files to mix.
+_MAX_LANES = 64
+# Records in the windows of all lanes: half a gigabyte of ImageNet, and as much
+# again for the windows that are filled in the meantime.
+_WINDOW_RECORDS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """One split of a data set, in TFRecord files.
+
+    Args:
+        paths: The files, in their order; may be `gs://` addresses.
+        lengths: How many records each holds.
+        parse: Makes (encoded picture, label) of a record, in a graph.
+    """
+
+    paths: tuple[str, ...]
+    lengths: tuple[int, ...]
+    parse: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples there are."""
+        return sum(self.lengths)
+
+
+def training_records(
+    records: Records,
+    *,
+    batch_size: int,
+    seed: int,
+    rows: tuple[int, int] | None = None,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """Returns the endless sequence of some rows of all batches, one by one.
+
+    Each epoch is a fresh order of the examples, cut into
+    `steps_per_epoch(n, batch_size)` batches.
+
+    Args:
+        records: What to read.
+        batch_size: Examples per global batch, at most n.
+        seed: At least 0.
+        rows: `(a, b)`: only rows a to b - 1 of each global batch. Default:
+            all rows.
+        first_step: Starts with the batch of this step. The records before it
+            in the same epoch are passed over in the files.
+
+    Returns:
+        A data set of (seed, record): int64 `(2,)`, a number from (seed,
+        epoch) and the example's index; and a string.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+    num_steps = steps_per_epoch(records.num_examples, batch_size)
+    seed = _check.integer("seed", seed, minimum=0, maximum=2**63 - 1)
+    first_step = _check.integer("first_step", first_step, minimum=0)
+    start, stop = check_rows(rows, batch_size)
+    num_lanes = _num_lanes(batch_size, len(records.paths))
+    block = batch_size // num_lanes  # rows of a lane in each batch
+    own_lanes = tf.data.Dataset.range(start // block, -(-stop // block))
+
+    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        begun = tf.cast(epoch == first_step // num_steps, tf.int64)
+        skip = begun * (first_step % num_steps * block)
+
+        def own_rows(lane: tf.Tensor) -> tf.data.Dataset:
+            first, last = start - lane * block, stop - lane * block
+            first = tf.maximum(first, 0)
+            blocks = _lane(records, (seed, epoch), (lane, num_lanes), skip)
+            return blocks.batch(block, drop_remainder=True).map(
+                lambda seeds, raw: (seeds[first:last], raw[first:last])
+            )
+
+        return own_lanes.interleave(
+            own_rows,
+            cycle_length=own_lanes.cardinality(),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        ).unbatch()
+
+    return tf.data.Dataset.counter(first_step // num_steps).flat_map(one_epoch)
+
+
+def evaluation_records(records: Records) -> tf.data.Dataset:
+    """Returns every record once, in order."""
+    paths = tf.data.Dataset.from_tensor_slices(list(records.paths))
+    raw = paths.flat_map(tf.data.TFRecordDataset)
+    return raw.apply(
+        tf.data.experimental.assert_cardinality(records.num_examples)
+    )
+
+
+def _num_lanes(batch_size: int, num_files: int) -> int:
+    """Returns a number that doesn't depend on how many processes there are."""
+    most = min(_MAX_LANES, num_files)
+    return max(m for m in range(1, most + 1) if batch_size % m == 0)
+
+
+def _lane(
+    records: Records,
+    key: tuple[int, tf.Tensor],
+    which: tuple[tf.Tensor, int],
+    skip: tf.Tensor,
+) -> tf.data.Dataset:
+    """Returns (seed, record) for each example of a lane but the first `skip`.
+
+    Args:
+        records: What to read.
+        key: The run's seed, and the epoch.
+        which: The lane, and how many there are.
+        skip: How many examples to leave out.
+    """
+    lane, num_lanes = which
+    shards = example_seeds(*key, len(records.paths))  # (files, 2)
+    order, epoch_seed = shards[:, 1], shards[0, 0]
+    pieces = _pieces(records, order, lane, num_lanes)
+    examples = pieces.interleave(_reader(records), _OPEN_FILES)
+
+    def shuffle(
+        number: tf.Tensor, indices: tf.Tensor, raw: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        window_seed = tf.stack([epoch_seed, number * num_lanes + lane])
+        keys = _bits.random_bits(window_seed[None], _WINDOW, tf.size(indices))
+        moved = tf.argsort(tf.bitcast(keys[0], tf.int64), stable=True)
+        indices = tf.gather(indices, moved)
+        seeds = tf.stack([tf.fill(tf.shape(indices), epoch_seed), indices], 1)
+        return seeds, tf.gather(raw, moved)
+
+    size = -(-_WINDOW_RECORDS // num_lanes)
+    windows = examples.batch(size).enumerate().skip(skip // size)
+    windows = windows.map(lambda number, window: shuffle(number, *window))
+    return windows.prefetch(1).unbatch().skip(skip % size)
+
+
+def _pieces(
+    records: Records, order: tf.Tensor, lane: tf.Tensor, num_lanes: int
+) -> tf.data.Dataset:
+    """Returns a lane's (file, first record, last record + 1), all int64."""
+    length = records.num_examples // num_lanes
+    lengths = tf.gather(tf.constant(records.lengths, tf.int64), order)
+    starts = tf.cumsum(lengths, exclusive=True)
+    first = tf.clip_by_value(lane * length - starts, 0, lengths)
+    last = tf.clip_by_value((lane + 1) * length - starts, 0, lengths)
+    # Not as one tensor: TensorFlow 2.21 crashes if what `skip` is given comes
+    # from `tf.unstack`.
+    used = last > first
+    parts = tuple(tf.boolean_mask(part, used) for part in (order, first, last))
+    return tf.data.Dataset.from_tensor_slices(parts)
+
+
+def _reader(records: Records) -> Callable[..., tf.data.Dataset]:
+    """Returns a function from a piece to its (index, record) pairs."""
+    paths = tf.constant(records.paths)
+    lengths = tf.constant(records.lengths, tf.int64)
+    ends = tf.constant(list(itertools.accumulate(records.lengths)), tf.int64)
+
+    def read(
+        file: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+    ) -> tf.data.Dataset:
+        offset = ends[file] - lengths[file]
+        indices = tf.data.Dataset.range(offset + first, offset + last)
+        # A file that is too short is an error, not a shorter epoch.
+        whole = tf.data.experimental.assert_cardinality(lengths[file])
+        raw = tf.data.TFRecordDataset(paths[file]).apply(whole).skip(first)
+        return tf.data.Dataset.zip(indices, raw)
+
+    return read

@@ -1,0 +1,55 @@
+"""Variables that an optimizer leaves out, by regular expressions.
+
+Paths rather than variables, since a path survives saving. It knows no
+optimizer.
+
+Floor 1: imports nothing of ours.
+"""
+
+import re
+from collections.abc import Iterable
+
+import keras
+import tensorflow as tf
+
+# The biases, and the scales and shifts of Keras's normalization layers.
+BIASES_AND_NORMALIZATION = (r"(^|/)(bias|gamma|beta)$",)
+
+
+def patterns(exclude: str | Iterable[str]) -> tuple[str, ...]:
+    """Returns the regular expressions; raises if one of them isn't one."""
+    if isinstance(exclude, str):
+        exclude = (exclude,)
+    if not isinstance(exclude, Iterable):
+        raise ValueError(
+            "`exclude` must be regular expressions for the paths of "
+            f"variables, got exclude={exclude!r}. Use () to exclude nothing."
+        )
+    exclude = tuple(exclude)
+    for pattern in exclude:
+        try:
+            re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                "`exclude` must be regular expressions for the paths of "
+                f"variables, got {pattern!r} ({error}). Use re.escape for a "
+                "path as it stands."
+            ) from error
+    return exclude
+
+
+def path_of(variable: keras.Variable | tf.Variable) -> str:
+    """Returns the path of a Keras variable, the name of one of TensorFlow's."""
+    return getattr(variable, "path", variable.name)
+
+
+def is_excluded(path: str, patterns: Iterable[str]) -> bool:
+    """Tells whether one of the patterns is found in a path.
+
+    Example:
+        >>> is_excluded("dense/bias", BIASES_AND_NORMALIZATION)
+        True
+        >>> is_excluded("bias_net/kernel", BIASES_AND_NORMALIZATION)
+        False
+    """
+    return any(re.search(pattern, path) for pattern in patterns)

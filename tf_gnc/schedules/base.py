@@ -1,0 +1,104 @@
+"""What the schedules share: one rounding, and schedules inside schedules.
+
+It knows no schedule by name.
+
+Symbols   eta  learning rate
+          t    step: updates done so far
+
+Floor 1: may import tf_gnc._check, nothing else of ours.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import _check
+
+LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+
+
+class ExactSchedule(LearningRateSchedule):
+    """A schedule that is rounded to float32 once, when it is called.
+
+    One inside another hands on its float64 rate, however deep it lies.
+    """
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the float32 rate at `step`, elementwise for several."""
+        return tf.cast(self.exact(whole_step(step)), tf.float32)
+
+    def exact(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the float64 rate at `step`, an int64 tensor."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `exact`."
+        )
+
+
+def whole_step(step: Any) -> tf.Tensor:
+    """Returns `step` as an int64 tensor; raises on anything fractional."""
+    if isinstance(step, int):
+        # TensorFlow would make it an int32 and overflow at 2**31.
+        return tf.constant(step, tf.int64)
+    step = tf.convert_to_tensor(step)
+    if not step.dtype.is_integer:
+        raise ValueError(
+            "`step` must be a whole number of optimizer steps, got a "
+            f"{step.dtype.name} with step={step!r}. Convert it first, for "
+            "example with int(step) or tf.cast(step, tf.int64)."
+        )
+    return tf.cast(step, tf.int64)
+
+
+def increasing_steps(name: str, steps: Iterable[int]) -> tuple[int, ...]:
+    """Returns `steps` as ints; raises unless each exceeds the one before."""
+    if isinstance(steps, str) or not isinstance(steps, Iterable):
+        raise ValueError(
+            f"`{name}` must be a list of whole numbers, got {name}={steps!r}. "
+            f"For a single one write {name}=[{steps!r}]."
+        )
+    steps = tuple(
+        _check.integer(f"{name}[{i}]", step, minimum=1)
+        for i, step in enumerate(steps)
+    )
+    if any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+        raise ValueError(
+            f"`{name}` must increase strictly, got {name}={list(steps)}. "
+            f"Sort them and merge equal ones: {sorted(set(steps))}."
+        )
+    return steps
+
+
+def schedule_or_rate(
+    name: str, value: LearningRateSchedule | float
+) -> LearningRateSchedule | float:
+    """Returns `value`: a schedule as it is, a rate of at least 0 as a float."""
+    if isinstance(value, LearningRateSchedule):
+        return value
+    return _check.real(name, value, minimum=0)
+
+
+def rate_at(
+    schedule: LearningRateSchedule | float, step: tf.Tensor
+) -> tf.Tensor:
+    """Returns the float64 rate of a schedule, or the constant that it is."""
+    if isinstance(schedule, ExactSchedule):
+        return schedule.exact(step)
+    if callable(schedule):
+        return tf.cast(schedule(step), tf.float64)
+    return tf.constant(schedule, tf.float64)
+
+
+def to_config(schedule: LearningRateSchedule | float) -> dict | float:
+    """Returns an inner schedule as what may stand in a configuration."""
+    if callable(schedule):
+        return keras.saving.serialize_keras_object(schedule)
+    return schedule
+
+
+def from_config(config: dict | float) -> LearningRateSchedule | float:
+    """Makes the inner schedule from what `to_config` returned."""
+    if isinstance(config, dict):
+        return keras.saving.deserialize_keras_object(config)
+    return config
