@@ -257,7 +257,7 @@ def test_examples__modules_that_users_read_first__have_some():
         "tf_gnc.models.__init__",
         "tf_gnc.noise",
         "tf_gnc.optimizers.momentum",
-        "tf_gnc.schedules",
+        "tf_gnc.schedules.paper",
         "tf_gnc.train_step",
         "tf_gnc.workers",
     } <= set(WITH_EXAMPLES)

@@ -470,7 +470,7 @@ def without_logs(strategy, folder):
 def without_steps(strategy, folder):
     # Hands Keras the iterator as it is.
     stand_in = types.SimpleNamespace(chain=lambda first, iterator: iterator)
-    with mock.patch.object(_keras_compat, "itertools", stand_in):
+    with mock.patch.object(_keras_compat.processes, "itertools", stand_in):
         return _fits(Cured, strategy, steps_per_execution=2)
 
 
