@@ -97,10 +97,7 @@ def build_flags() -> FlagSet:
     """Returns the flags: those of `tf-gnc train` that fit, and its own."""
     flag_set = train.build_flags()
     flag_set.usage, flag_set.summary = _USAGE, _SUMMARY
-    for name in _LEFT_OUT:
-        delattr(flag_set.values, name)
-    for names in flag_set._groups.values():
-        names[:] = [name for name in names if name not in _LEFT_OUT]
+    flag_set.leave_out(_LEFT_OUT)
     flag_set.values.set_default("deterministic", True)
     with flag_set.group("This comparison"):
         flag_set.text(
@@ -134,7 +131,7 @@ def build_flags() -> FlagSet:
 def _plan(given: Mapping[str, Any]) -> Plan:
     """Returns the plan that the given flags ask for."""
     chosen = {
-        train._FIELDS.get(name, name): value
+        train.FIELDS.get(name, name): value
         for name, value in given.items()
         if name not in _NOT_CONFIG
     }

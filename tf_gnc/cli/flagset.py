@@ -89,6 +89,14 @@ class FlagSet:
         """Lets `--name` stand for `--original`; the help leaves it out."""
         flags.DEFINE_alias(name, original, flag_values=self.values)
 
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Takes flags away, for a subcommand that has most of another's."""
+        for name in names:
+            delattr(self.values, name)
+            for group in self._groups.values():
+                if name in group:
+                    group.remove(name)
+
     def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
         """Returns the flags that were given, and no defaults.
 

@@ -36,7 +36,7 @@ __all__ = ["build_flags", "main"]
 _NOT_CONFIG = ("backup", "resume", "run_dir", "strategy", "verbose")
 
 # Where a flag's name isn't the configuration's.
-_FIELDS = {"workers": "num_workers"}
+FIELDS = {"workers": "num_workers"}
 
 # What can go wrong in a run without anything being wrong in the program.
 _FAILURES = (FloatingPointError, OSError, tf.errors.ResourceExhaustedError)
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
 def _config(given: Mapping[str, Any]) -> RunConfig:
     """Returns the configuration that the given flags ask for."""
     chosen = {
-        _FIELDS.get(name, name): value
+        FIELDS.get(name, name): value
         for name, value in given.items()
         if name not in _NOT_CONFIG
     }
