@@ -155,7 +155,7 @@ class GradientNoise(NoiseRule):
     biases and the vectors of BatchNorm are displaced too, each counting as one
     filter (Algorithm 1 perturbs "weights x", all of them; the sources that the
     paper cites for filter-wise scaling leave them out); under LARS, eta is the
-    global learning rate.
+    global learning rate unless told otherwise.
 
     The noise sums to zero over the workers and is zero at the first step, with
     a single worker, and where all workers see the same examples.

@@ -22,7 +22,6 @@ def two_processes():
 @pytest.fixture(scope="session")
 def two_times_two():
     scenarios = [
-        test_several_processes.gnc,
         test_several_processes.switch,
         test_several_processes.shuffled,
         test_rows.uneven_evaluation,

@@ -337,14 +337,11 @@ def test_fit__two_processes__are_one_run(two_processes, scenario):
     _assert_near([first], _alone(scenario))
 
 
-@pytest.mark.parametrize("scenario", [gnc, switch])
-def test_fit__two_processes_of_two_replicas__are_one_run(
-    two_times_two, scenario
-):
-    first, second = two_times_two[scenario]
+def test_fit__two_processes_of_two_replicas__are_one_run(two_times_two):
+    first, second = two_times_two[switch]
     _assert_one_run(first["states"], second["states"])
     assert first["history"] == second["history"]
-    _assert_near([first], _alone(scenario))
+    _assert_near([first], _alone(switch))
 
 
 @pytest.mark.parametrize("replicas", [2, 4])

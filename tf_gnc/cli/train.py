@@ -39,7 +39,12 @@ _NOT_CONFIG = ("backup", "resume", "run_dir", "strategy", "verbose")
 FIELDS = {"workers": "num_workers"}
 
 # What can go wrong in a run without anything being wrong in the program.
-_FAILURES = (FloatingPointError, OSError, tf.errors.ResourceExhaustedError)
+_FAILURES = (
+    FloatingPointError,
+    OSError,
+    tf.errors.DataLossError,
+    tf.errors.ResourceExhaustedError,
+)
 
 # What TensorFlow raises if another process of the run has ended.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)

@@ -138,7 +138,7 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
             f"download {' and '.join(_ARCHIVES)} (138 and 6.3 GB) yourself, "
             f"since no program may; (2) move both to {_manual_dir(data_dir)}; "
             f"(3) run: tfds build {name} --data_dir={shlex.quote(data_dir)} "
-            "(some hours, and 300 GB in all), or give download=True "
+            "(it takes hours, and as much disk again), or give download=True "
             "(--download), which does the same."
         )
     call = f"tfds.load({name!r}, data_dir={data_dir!r})"

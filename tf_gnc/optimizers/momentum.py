@@ -115,11 +115,12 @@ class MomentumSGD(keras.optimizers.Optimizer):
     @weight_decay.setter
     def weight_decay(self, value: float | None) -> None:
         if value is not None:
+            kind = type(self).__name__
             raise ValueError(
-                "`weight_decay` of a MomentumSGD must stay None, since Keras "
+                f"`weight_decay` of a {kind} must stay None, since Keras "
                 "would apply it decoupled from the gradient, got "
                 f"weight_decay={value!r}. Set `l2_weight_decay` instead, or "
-                f"pass MomentumSGD(weight_decay={value!r})."
+                f"pass {kind}(weight_decay={value!r})."
             )
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
