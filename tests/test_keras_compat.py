@@ -518,6 +518,27 @@ def test_several_processes__without_one_cure__stock_keras_fails(
         assert symptom in text
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_several_processes__any_strategy__data_are_begun_once(replicas):
+    begun = []
+
+    def generator():
+        begun.append(kind)
+        for _ in range(4):
+            yield problems.vectors(4)
+
+    specs = tf.TensorSpec([4, 5]), tf.TensorSpec([4], tf.int64)
+    for kind in (Cured, WithoutBuild):
+        data = tf.data.Dataset.from_generator(generator, output_signature=specs)
+        with problems.mirrored(replicas):
+            model = problems.dense_network(kind)
+            model.compile("sgd", problems.cross_entropy())
+        model.fit(data, steps_per_epoch=4, shuffle=False, verbose=0)
+    assert begun.count(Cured) == 1
+    # Stock Keras loses what it has read the first time.
+    assert begun.count(WithoutBuild) == replicas
+
+
 def test_several_processes__one_process__changes_nothing():
     x, y = problems.vectors(16)
     runs = [

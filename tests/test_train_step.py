@@ -1,5 +1,7 @@
 """The step against Algorithm 1 in NumPy, and against its limits."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -290,6 +292,55 @@ def test_train_step__compiled_by_xla__same_run():
         return problems.float_weights(model)
 
     assert problems.largest_difference(run(False), run(True)) < 1e-5
+
+
+def _compiled_step(dropout, **arguments):
+    """A model, eight workers' batch and its step as one XLA program."""
+    model = problems.dense_network(dropout=dropout)
+    model.compile(
+        problems.sgd(),
+        problems.cross_entropy(),
+        metrics=["accuracy"],
+        noise=tf_gnc.GradientNoise(alpha=1.0),
+        num_workers=8,
+        **arguments,
+    )
+    assert model.step_plan.num_workers == 8
+    step = tf.function(model.train_step, jit_compile=True, autograph=False)
+    return model, tuple(map(tf.constant, problems.vectors(32))), step
+
+
+def _operations(graph):
+    """Types of all operations of a graph and the functions in it."""
+    found = {op.type for op in graph.get_operations()}
+    for function in graph._functions.values():
+        found |= _operations(function.graph)
+    return found
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_train_step__as_one_xla_program__nothing_on_the_host(dropout):
+    _, batch, step = _compiled_step(dropout)
+    operations = _operations(step.get_concrete_function(batch).graph)
+    assert operations & {"While", "StatelessWhile"}  # the search reaches far
+    on_the_host = re.compile("PyFunc|Print|Host|Infeed|Outfeed|Assert")
+    assert not list(filter(on_the_host.search, operations))
+    for stage in ("hlo", "optimized_hlo"):
+        hlo = step.experimental_get_compiler_ir(batch)(stage=stage)
+        assert "while(" in hlo
+        host = r"\b(infeed|outfeed|send|recv|custom-call)\("
+        assert not re.findall(host, hlo)
+
+
+def test_train_step__as_one_xla_program__same_numbers():
+    weights = []
+    for jit_compile in (False, True):
+        model, batch, step = _compiled_step(0.0)
+        step = step if jit_compile else tf.function(model.train_step)
+        for _ in range(4):
+            step(batch)
+        weights.append(problems.float_weights(model))
+    assert problems.largest_difference(*weights) < 1e-5
 
 
 def test_train_step__more_workers__graph_does_not_grow():

@@ -45,19 +45,16 @@ class SeveralProcesses:
     Why: stock Keras's fail there, in 3.0 to 3.15 at least (keras issue 20585,
     open). It hands a whole batch, a nested structure, to `strategy.reduce`,
     reduces scalar logs along their first axis, and puts the collectives of
-    several steps into a loop where they have no keys. In one process nothing
-    is changed, and Keras itself never.
+    several steps into a loop where they have no keys. Under any strategy, it
+    builds a model from a batch that a generator doesn't yield again. Without
+    one nothing is changed, and Keras itself never.
     """
 
     def _maybe_symbolic_build(
         self, iterator: Any = None, data_batch: Any = None
     ) -> None:
-        """Builds from what the data say of a replica's share of a batch.
-
-        To look at a batch would lose it where data can't be read again.
-        """
-        strategy = self.distribute_strategy
-        if iterator is not None and in_several_processes(strategy):
+        """Builds from what the data say of a replica's share of a batch."""
+        if iterator is not None:
             data_batch = keras.tree.map_structure(
                 lambda spec: getattr(spec, "_value_specs", (spec,))[0],
                 iterator._distributed_dataset.element_spec,
