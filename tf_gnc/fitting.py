@@ -108,6 +108,7 @@ def prepare(model: keras.Model, arguments: dict[str, Any]) -> list[Resumable]:
         )
     if several:
         processes.linger_at_exit()
+        processes.take_sigterm_back()
         chief.only_one_writes(arguments, given, strategy)
     if backups:
         given = [c for c in given if not isinstance(c, Resumable)]

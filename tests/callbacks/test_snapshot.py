@@ -31,7 +31,7 @@ def _model(replicas=1, rule=None, optimizer=None, steps=3):
 def _saved(model, folder, callbacks=()):
     store = Store(folder)
     draft = store.begin(3)
-    kept, arrays = snapshot.contents(model, list(callbacks), POSITION)
+    kept, arrays = snapshot.contents(model, list(callbacks), ({}, {}), POSITION)
     snapshot.write(draft, model, arrays)
     generation, _ = draft.seal(1, kept)
     return generation

@@ -24,7 +24,7 @@ def _moved(callbacks, others):
     """Moves a state from one list of callbacks to another, as a backup does."""
     states, arrays = state.capture(callbacks)
     text = json.dumps(states, allow_nan=False)
-    state.put_back(others, json.loads(text), arrays)
+    state.put_back(others, (json.loads(text), arrays))
     return states
 
 
@@ -138,3 +138,17 @@ def test_state__min_delta__is_not_turned_twice():
     assert second.best == 1.0
     seen(second)
     assert second.min_delta == first.min_delta == -0.5
+
+
+def test_capture__what_has_not_changed__is_the_new_runs_own():
+    before = keras.callbacks.EarlyStopping(patience=5)
+    settled = state.capture([before])
+    before.wait, before.best = 3, 0.5
+    kept = state.capture([before], settled)
+    assert set(kept[0]["EarlyStopping-1"]) == {"wait", "best"}
+    after = keras.callbacks.EarlyStopping(patience=7)
+    settled = state.capture([after])
+    after.stopped_epoch = 9  # what a batch that is passed over may leave
+    state.put_back([after], kept, settled)
+    assert (after.wait, after.best) == (3, 0.5)
+    assert (after.patience, after.stopped_epoch) == (7, 0)

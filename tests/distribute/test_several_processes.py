@@ -4,6 +4,8 @@ Functions that take a strategy and a folder are scenarios; see
 tests/processes.py.
 """
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import tensorflow as tf
 import tf_gnc
 from tests import problems, processes
 from tf_gnc import _keras_compat
-from tf_gnc.distribute import rows
+from tf_gnc.distribute import process_index, rows
 
 M = 8
 RULES = {
@@ -100,6 +102,7 @@ def switch(strategy, folder):
 def shuffled(strategy, folder):
     model = _compiled(strategy, network=problems.dense_network)
     recorder = Recorder()
+    random.seed(process_index(strategy))  # The first process's counts.
     model.fit(
         *_vectors(4),
         batch_size=16,

@@ -13,16 +13,17 @@ import sys
 import threading
 import time
 import warnings
+import zlib
 from typing import Any
 
 import keras
 
 from tf_gnc import _check, _keras_compat
-from tf_gnc.callbacks import snapshot
+from tf_gnc.callbacks import saving, snapshot, state
 from tf_gnc.callbacks.noise import check_model
 from tf_gnc.distribute import processes
 from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
-from tf_gnc.distribute.strategies import is_chief, num_processes
+from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.fitting import Resumable
 from tf_gnc.store import Generation, Store
 
@@ -35,12 +36,11 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     never killed; bit for bit on the same number of replicas, under
     `tf.config.experimental.enable_op_determinism()`.
 
-    A backup holds the weights, the optimizer, every worker's gradient of the
-    step before (the noise), random states, the noise rule in force, epoch and
-    step, the metrics' counts, and what the other callbacks remember, such as
-    the best value so far. It doesn't depend on the number of replicas and
-    processes: four processes' backup can be restored on one or on eight
-    replicas, as long as they divide the workers.
+    A backup holds weights, optimizer (its rate too), every worker's gradient of
+    the step before (the noise), random states, the noise rule in force, epoch,
+    step, metrics' counts and what other callbacks remember: the best so far.
+    It depends neither on replicas nor on processes: four processes' backup
+    goes on on one or on eight replicas, as long as they divide the workers.
 
     It is written to a new folder, flushed to the disk, checked by checksums
     and made current by one rename. One that is damaged or half-written is
@@ -103,6 +103,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._generation: Generation | None = None
         self._looked = False
         self._callbacks: list[keras.callbacks.Callback] = []
+        self._settled: state.State = ({}, {})
         self._places_data = False
         self._seed: int | None = None
         self._sigterm: Any = None
@@ -133,14 +134,14 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._callbacks = callbacks
         strategy = model.distribute_strategy
         generation = self._look()
-        steps = processes.gather(
-            strategy, -1 if generation is None else generation.step
-        )
-        if len(set(steps)) > 1:
+        name = "" if generation is None else generation.path.name
+        digests = processes.gather(strategy, zlib.crc32(name.encode()))
+        if len(set(digests)) > 1:
             raise ValueError(
-                "All processes must see the same backups, got the steps "
-                f"{steps} (-1 for none) as the newest in "
-                f"'{self._store.directory}'. Use a directory that they share."
+                "All processes must see the same backups, got the newest in "
+                f"'{self._store.directory}' as {name or 'none'!r} in this "
+                "process and another one elsewhere. Use a directory that they "
+                "share."
             )
         if generation is not None:
             snapshot.check_identity(generation, model)
@@ -163,8 +164,10 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._saved_at = None
         if threading.current_thread() is threading.main_thread():
             self._sigterm = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._settled = state.capture(self._callbacks)
         if self._generation is None:
             return
+        self._check_steps()
         position = self._restore()
         epoch, self._resume = position["epoch"], position["batch"]
         if position["stopped"] and not self._resume:
@@ -222,6 +225,12 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         if last or (due and self._is_time()):
             self._save(epoch + 1, 0)
 
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Stops if a SIGTERM came after the last step; all has been saved."""
+        strategy = self.model.distribute_strategy
+        if any(processes.gather(strategy, int(self._terminated))):
+            self._exit()
+
     def close(self) -> None:
         """Leaves SIGTERM to whoever had it before; `fit` calls this."""
         if self._sigterm is not None:
@@ -259,8 +268,22 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def _restore(self) -> dict[str, Any]:
         """Puts back model and callbacks, and returns where the run was."""
         snapshot.restore(self._generation, self.model)
-        snapshot.restore_callbacks(self._generation, self._callbacks)
+        snapshot.restore_callbacks(
+            self._generation, self._callbacks, self._settled
+        )
         return self._generation.contents["position"]
+
+    def _check_steps(self) -> None:
+        """Checks that an epoch is as long as it was."""
+        before = self._generation.contents["position"]["steps"]
+        now = self.params.get("steps")
+        if before != now:
+            raise ValueError(
+                "A run must go on with epochs of the same length, got "
+                f"{now} steps an epoch with a backup of {before}, "
+                f"{self._generation.path}. Use the same batch size and data, "
+                "or choose another directory."
+            )
 
     def _data_step(self, epoch: int, batch: int) -> int:
         steps = self.params.get("steps")
@@ -273,47 +296,24 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
 
     def _save(self, epoch: int, batch: int) -> None:
         """Writes a backup, all processes together."""
-        strategy = self.model.distribute_strategy
         step = self._iterations()
         self._saved_at = self._data_step(epoch, batch)
         position = {
             "epoch": epoch,
             "batch": batch,
             "data_step": self._saved_at,
+            "steps": self.params.get("steps"),
             "stopped": bool(self.model.stop_training),
             "seed": self._seed,
         }
-        kept, arrays = snapshot.contents(self.model, self._callbacks, position)
-        chief, draft = is_chief(strategy), None
-
-        def begin() -> None:
-            if chief:
-                self._store.begin(step)
-
-        def write() -> None:
-            nonlocal draft
-            draft = self._store.open_draft(step)
-            snapshot.write(draft, self.model, arrays)
-
-        def seal() -> None:
-            if chief:
-                draft.seal(num_processes(strategy), kept)
-
-        for act in (begin, write, seal):
-            error = None
-            try:
-                act()
-            except Exception as caught:
-                # First the others must hear of it, or they wait for ever.
-                error = caught
-            failed = processes.barrier(strategy, error is None)
-            if error is not None:
-                raise error
-            if failed:
-                raise RuntimeError(
-                    f"The backup of step {step} failed in process "
-                    f"{failed[0]}, which says why. The one before is intact."
-                )
+        saving.save(
+            self._store,
+            self.model,
+            step,
+            lambda: snapshot.contents(
+                self.model, self._callbacks, self._settled, position
+            ),
+        )
         self._last_save = time.monotonic()
 
     def _on_sigterm(self, number: int, frame: Any) -> None:

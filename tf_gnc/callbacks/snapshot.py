@@ -26,16 +26,20 @@ MODEL = "model"
 
 
 def contents(
-    model: keras.Model, callbacks: list, position: Mapping[str, Any]
+    model: keras.Model,
+    callbacks: list,
+    settled: state.State,
+    position: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns a backup's JSON, and the arrays that go with its callbacks.
 
     Args:
         model: In training.
         callbacks: Those beside the backup.
+        settled: Their state when the training began.
         position: Where the run is: epoch, batch and so on.
     """
-    states, arrays = state.capture(callbacks)
+    states, arrays = state.capture(callbacks, settled)
     strategy = model.distribute_strategy
     return {
         "identity": identity(model),
@@ -161,15 +165,24 @@ def restore_metrics(generation: Generation, model: keras.Model) -> None:
             component.assign(tf.cast(value, component.dtype))
 
 
-def restore_callbacks(generation: Generation, callbacks: list) -> None:
-    """Gives the callbacks their state."""
+def restore_callbacks(
+    generation: Generation, callbacks: list, settled: state.State
+) -> None:
+    """Gives the callbacks their state.
+
+    Args:
+        generation: The backup.
+        callbacks: Those beside the backup.
+        settled: Their state when this training began.
+    """
     prefix = "callback/"
     arrays = {
         name.removeprefix(prefix): array
         for name, array in generation.arrays(MODEL).items()
         if name.startswith(prefix)
     }
-    state.put_back(callbacks, generation.contents["callbacks"], arrays)
+    kept = generation.contents["callbacks"], arrays
+    state.put_back(callbacks, kept, settled)
 
 
 def _restore_memory(generation: Generation, model: keras.Model) -> None:

@@ -3,7 +3,8 @@
 Keras's callbacks keep it in plain attributes and have no common way to save
 it. So: every attribute made of numbers, texts, lists and mappings of them is
 kept, arrays too; functions, files and models are not. A callback may name the
-attributes itself, in `backed_up`.
+attributes itself, in `backed_up`. What hasn't changed since the training began,
+a path or a patience, is a setting, and the new run's own counts.
 
 Floor 3: may import from floors 0 to 2.
 """
@@ -15,6 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
+State = tuple[dict[str, Any], dict[str, np.ndarray]]
+"""Callbacks' attributes by the callbacks' names: as JSON, and the arrays."""
+
 # What Keras or the run itself puts there anew. Keras turns the sign of
 # `min_delta` together with a function, which isn't kept.
 _NOT_STATE = ("params", "_model", "model", "min_delta")
@@ -22,8 +26,15 @@ _NOT_STATE = ("params", "_model", "model", "min_delta")
 
 def capture(
     callbacks: list[keras.callbacks.Callback],
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Returns what the callbacks remember, as JSON and as arrays by name."""
+    settled: State = ({}, {}),
+) -> State:
+    """Returns what the callbacks remember.
+
+    Args:
+        callbacks: Whose state to keep.
+        settled: What this returned when the training began, to be left out as
+            far as it is still the same. Default: nothing.
+    """
     arrays: dict[str, np.ndarray] = {}
     states = {}
     for name, callback in _named(callbacks):
@@ -35,7 +46,8 @@ def capture(
                 where = f"{name}/{attribute}"
                 found: dict[str, np.ndarray] = {}
                 plain = _encode(value, where, found)
-                if plain is not None:
+                before = settled[0].get(name, {}).get(attribute)
+                if plain is not None and (found or plain != before):
                     state[attribute] = plain
                     arrays |= found
         states[name] = state
@@ -44,18 +56,29 @@ def capture(
 
 def put_back(
     callbacks: list[keras.callbacks.Callback],
-    states: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
+    kept: State,
+    settled: State = ({}, {}),
 ) -> None:
-    """Gives callbacks their state back; one without a state keeps its own."""
+    """Gives callbacks their state back; one without a state keeps its own.
+
+    Args:
+        callbacks: Who gets it.
+        kept: What `capture` returned.
+        settled: What it returned when this training began, for what had not
+            changed when the state was kept.
+    """
+    arrays = {**settled[1], **kept[1]}
     for name, callback in _named(callbacks):
-        for attribute, plain in states.get(name, {}).items():
+        if name not in kept[0]:
+            continue
+        states = {**settled[0].get(name, {}), **kept[0][name]}
+        for attribute, plain in states.items():
             value = _decode(plain, arrays)
-            own = getattr(callback, attribute, None)
-            if isinstance(own, dict) and isinstance(value, dict):
+            there = getattr(callback, attribute, None)
+            if isinstance(there, dict) and isinstance(value, dict):
                 # It may be a Counter, a defaultdict.
-                own.clear()
-                own.update(value)
+                there.clear()
+                there.update(value)
             else:
                 setattr(callback, attribute, value)
 

@@ -8,6 +8,8 @@ Floor 2: may import from floors 0 and 1 and from this floor.
 
 import atexit
 import functools
+import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -62,6 +64,18 @@ def linger_at_exit() -> None:
     if not _lingers:
         _lingers.append(True)
         atexit.register(time.sleep, _LINGER_SECONDS)
+
+
+def take_sigterm_back() -> None:
+    """Has SIGTERM do again what Python knows of: end the process, mostly.
+
+    TensorFlow's runtime for several processes takes the signal for itself and
+    then does nothing with it, so that the process could not be ended by it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 @functools.cache  # Each new function would be traced anew.

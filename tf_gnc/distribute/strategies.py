@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from tf_gnc import _check
+from tf_gnc.distribute import processes
 from tf_gnc.distribute.environment import (
     TRAINING_JOBS,
     Cluster,
@@ -152,7 +153,7 @@ def _multi_worker(
         communication = "nccl" if num_gpus else "ring"
     options = tf.distribute.experimental
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(
+        made = tf.distribute.MultiWorkerMirroredStrategy(
             # TensorFlow's own reader of TF_CONFIG would wait for parameter
             # servers and evaluators too.
             tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -177,6 +178,8 @@ def _multi_worker(
             "already. Call `make_strategy` first in your script, right after "
             "`tf_gnc.set_threads`."
         ) from error
+    processes.take_sigterm_back()
+    return made
 
 
 def _mirrored(devices: Sequence[str] | None) -> tf.distribute.Strategy:
