@@ -453,3 +453,36 @@ def test_fit__no_backup_yet__says_nothing(tmp_path, capsys):
         warnings.simplefilter("error")
         assert BackupAndRestore(tmp_path / "new").first_step() == 0
     assert capsys.readouterr().err == ""
+
+
+def test_restore__epochs_of_another_length__is_refused_with_both(folder):
+    model = _model()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="3 steps an epoch with a backup of 2"):
+        _fit(model, BackupAndRestore(folder), num_steps=3)
+    for weight, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, other)
+
+
+def test_sigterm__after_the_last_step__is_not_forgotten(tmp_path):
+    class Late(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as caught:
+        _fit(_model(), BackupAndRestore(tmp_path / "backup"), [Late()])
+    assert caught.value.code == 75
+    assert _names(tmp_path / "backup")[-1] == "step-000000000004"
+
+
+def test_callbacks__changed_settings__are_the_new_runs(tmp_path):
+    def checkpoint(name):
+        path = str(tmp_path / f"{name}.keras")
+        return keras.callbacks.ModelCheckpoint(path, monitor="loss")
+
+    backup = tmp_path / "backup"
+    _fit(_model(), BackupAndRestore(backup), [checkpoint("one")], epochs=1)
+    (tmp_path / "one.keras").unlink()
+    _fit(_model(), BackupAndRestore(backup), [checkpoint("two")], epochs=2)
+    assert sorted(p.name for p in tmp_path.glob("*.keras")) == ["two.keras"]

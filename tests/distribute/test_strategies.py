@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -558,3 +559,24 @@ def test_import__distribute__leaves_tensorflow_alone():
         timeout=120,
     )
     assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+def test_take_sigterm_back__pythons_own_handler__is_in_force_again():
+    source = (
+        "import ctypes, os, signal\n"
+        "from tf_gnc.distribute import processes\n"
+        "ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('ignored', flush=True)\n"
+        "processes.take_sigterm_back()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "print('ignored again')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "ignored\n", done.stderr
+    assert done.returncode == -signal.SIGTERM
