@@ -1,6 +1,6 @@
 """What `compile`, `fit`, saving and loading see of the training step.
 
-Floor 2: may import from floors 0 and 1.
+Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 import inspect
@@ -86,11 +86,11 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     @noise_rule.setter
     def noise_rule(self, rule: NoiseRule | None) -> None:
         _check_rule(rule)
-        fitting = self.train_function is not None
+        was_made = self.train_function is not None
         self.train_function = None
         self._gnc_plan = None
         self._set_noise(rule)
-        if fitting:
+        if was_made:
             self.make_train_function()
 
     @property

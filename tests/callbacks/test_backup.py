@@ -486,3 +486,20 @@ def test_callbacks__changed_settings__are_the_new_runs(tmp_path):
     (tmp_path / "one.keras").unlink()
     _fit(_model(), BackupAndRestore(backup), [checkpoint("two")], epochs=2)
     assert sorted(p.name for p in tmp_path.glob("*.keras")) == ["two.keras"]
+
+
+def test_data__a_generator__loses_no_batch_to_the_backup(tmp_path):
+    def batches():
+        x, y = problems.images(16 * 6)
+        for start in range(0, len(x), 16):
+            yield x[start : start + 16], y[start : start + 16]
+
+    losses = []
+    for callbacks in ([], [BackupAndRestore(tmp_path / "backup")]):
+        history = _model().fit(
+            batches(), steps_per_epoch=3, epochs=2, verbose=0, shuffle=False,
+            callbacks=callbacks,
+        )  # fmt: skip
+        losses.append(history.history["loss"])
+    assert len(losses[0]) == 2
+    np.testing.assert_allclose(*losses, rtol=1e-6)

@@ -12,7 +12,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from tf_gnc import threads
-from tf_gnc.cli import compare_run, startup, train
+from tf_gnc.cli import compare_run, errors, startup, train
 from tf_gnc.cli.compare_progress import show_comparison
 from tf_gnc.cli.flagset import FlagSet, UsageError
 from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
@@ -82,7 +81,8 @@ def main(arguments: Sequence[str]) -> int:
             accelerated = _hide_accelerators()
             plan.check()
     except (ValueError, OSError) as error:
-        return _say(error, verbose, 2)
+        errors.say(_USAGE, error, verbose)
+        return 2
     cores = _cores(given.get("threads"))
     jobs = given.get("jobs") or (1 if accelerated else len(cores))
     command = shlex.join(["tf-gnc", "compare", *arguments])
@@ -90,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
         with comparison.claimed(command):
             return _run(comparison, cores, jobs, command)
     except (ValueError, OSError) as error:
-        return _say(error, verbose, 1)
+        errors.say(_USAGE, error, verbose)
+        return 1
 
 
 def build_flags() -> FlagSet:
@@ -262,16 +263,3 @@ def _show_table(console: Console, comparison: Comparison, command: str) -> None:
 
 def _print(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _say(error: Exception, verbose: bool, code: int) -> int:
-    """Prints an error as one line and returns the exit code."""
-    if verbose:
-        traceback.print_exception(error)
-    message = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        # Without the number that Python puts in front.
-        where = f" ({error.filename})" if error.filename else ""
-        message = f"{error.strerror}{where}."
-    print(f"{_USAGE}: error: {' '.join(message.split())}", file=sys.stderr)
-    return code

@@ -6,8 +6,6 @@ would make it, random pictures in the shape of the data set, and the words.
 Floor 5: may import from all floors.
 """
 
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import doctor, models
-from tf_gnc.cli import startup
+from tf_gnc.cli import errors, startup
 from tf_gnc.cli.flagset import FlagSet, UsageError
 from tf_gnc.data import DATASETS
 from tf_gnc.distribute.strategies import STRATEGIES, is_chief
@@ -74,11 +72,13 @@ def main(arguments: Sequence[str]) -> int:
         with strategy.scope():
             model = build_model(config, config.learning_rate)
     except (ValueError, RuntimeError) as error:
-        return _say(error, verbose, 2)
+        errors.say(_USAGE, error, verbose)
+        return 2
     try:
         return _examine(config, model)
     except _FAILURES as error:
-        return _say(error, verbose, 1)
+        errors.say(_USAGE, error, verbose)
+        return 1
 
 
 def build_flags() -> FlagSet:
@@ -185,12 +185,3 @@ def _describe(config: RunConfig, model: GNCModel) -> list[str]:
 
 def _ignore(text: object) -> None:
     del text
-
-
-def _say(error: Exception, verbose: bool, code: int) -> int:
-    """Prints an error as one line; returns the exit code."""
-    if verbose:
-        traceback.print_exception(error)
-    message = " ".join(str(error).split())
-    print(f"{_USAGE}: error: {message}", file=sys.stderr)
-    return code

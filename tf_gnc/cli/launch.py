@@ -8,9 +8,9 @@ Floor 5: may import from all floors.
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
 
+from tf_gnc.cli import errors
 from tf_gnc.cli.flagset import FlagSet, UsageError
 from tf_gnc.cli.main import COMMANDS
 from tf_gnc.distribute.launcher import Launcher, child_command
@@ -61,7 +61,8 @@ def main(arguments: Sequence[str]) -> int:
         command = child_command(words[end + 1 :], COMMANDS)
         launcher = Launcher(command, **given)
     except ValueError as error:
-        return _say(error, 2)
+        errors.say(_USAGE, error)
+        return 2
     try:
         return launcher.run()
     except BrokenPipeError:
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _say(error, 1)
+        errors.say(_USAGE, error)
+        return 1
 
 
 def build_flags() -> FlagSet:
@@ -103,14 +105,3 @@ def build_flags() -> FlagSet:
             minimum=0,
         )
     return flag_set
-
-
-def _say(error: Exception, code: int) -> int:
-    """Prints an error as one line and returns the exit code."""
-    message = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        # Without the number that Python puts in front.
-        where = f" ({error.filename})" if error.filename else ""
-        message = f"{error.strerror}{where}."
-    print(f"{_USAGE}: error: {' '.join(message.split())}", file=sys.stderr)
-    return code

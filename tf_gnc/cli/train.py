@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 from rich.console import Console
 
-from tf_gnc.cli import progress, startup
+from tf_gnc.cli import errors, progress, startup
 from tf_gnc.cli.flagset import UsageError
 from tf_gnc.cli.train_flags import USAGE, build_flags
 from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
@@ -77,13 +77,13 @@ def main(arguments: Sequence[str]) -> int:
         command = shlex.join(["tf-gnc", "train", *arguments])
         prepared = prepare(config, given.get("run_dir"), command, placement)
     except (ValueError, OSError) as error:
-        _say(error, verbose)
+        errors.say(USAGE, error, verbose)
         return 2
     kept = f"What was written is kept in {prepared.place.directory}."
     try:
         _train(prepared)
     except _FAILURES as error:
-        _say(error, verbose, kept)
+        errors.say(USAGE, error, verbose, kept)
         return 1
     except _LOST as error:
         if verbose:
@@ -152,17 +152,3 @@ def _train(prepared: PreparedRun) -> None:
     progress.print_summary(
         console, summary, str(files.directory), files.names()
     )
-
-
-def _say(error: Exception, verbose: bool, more: str = "") -> None:
-    """Prints an error as one line, after its traceback if asked for."""
-    if verbose:
-        traceback.print_exception(error)
-    message = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        # Without the number that Python puts in front.
-        where = f" ({error.filename})" if error.filename else ""
-        message = f"{error.strerror}{where}"
-    message = f"{message.rstrip('.')}. {more}"
-    message = " ".join(message.split())
-    print(f"{USAGE}: error: {message}", file=sys.stderr)
