@@ -202,7 +202,7 @@ def test_compare__nothing_learned__methods_of_a_seed_saw_the_same(
     # are the weights at the start, the order and the augmentation.
     flags = [
         f"--data_dir={digits_dir}", "--workers=2", "--batch_size=512",
-        "--epochs=2", "--learning_rate=0", "--nodecay", "--nodeterministic",
+        "--epochs=2", "--learning_rate=0", "--schedule=constant", "--nodeterministic",
         "--methods=dpsgd,gnc_to_rnc", "--seeds=2",
     ]  # fmt: skip
     plan, comparison = _run_here(flags, tmp_path)

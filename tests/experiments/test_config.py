@@ -48,7 +48,7 @@ def test_run_config__missing_field__error_names_it():
         ("momentum", 1.1),
         ("weight_decay", -1e-9),
         ("warmup", 1.5),
-        ("decay", 1),
+        ("schedule", 1),
         ("alpha", -1),
         ("alpha_rnc", float("inf")),
         ("scaling", "layer"),

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tests import imagenet_files
+from tf_gnc import schedules
 from tf_gnc.cli import train
 from tf_gnc.experiments import make_config
-from tf_gnc.experiments.runner import build_datasets
+from tf_gnc.experiments.building import build_datasets, learning_rates
 
 
 def test_make_config__imagenet__has_the_papers_sizes_and_coefficients():
@@ -19,8 +20,28 @@ def test_make_config__imagenet__has_the_papers_sizes_and_coefficients():
     switching = make_config("imagenet2012", "gnc_to_rnc")
     assert (switching.alpha, switching.alpha_rnc) == (0.01, 0.01)
     assert switching.switch_epoch == 80
-    # Goyal et al.: 0.1 for each 256 examples.
-    assert config.learning_rate == pytest.approx(0.1 * 32768 / 256)
+    assert (config.optimizer, config.weight_decay) == ("lars", 1e-4)
+    assert (config.learning_rate, config.start_rate) == (23.0, 1.0)
+
+
+@pytest.mark.parametrize("batch_size", [32768, 131072])
+def test_learning_rates__imagenet__are_the_papers(batch_size):
+    steps = 1281167 // batch_size
+    rates = learning_rates(
+        make_config("imagenet2012", batch_size=batch_size), steps
+    )
+    paper = schedules.imagenet_schedule(batch_size, steps)
+    for step in range(0, 90 * steps, steps // 3):
+        assert float(rates(step)) == float(paper(step))
+
+
+def test_make_config__imagenet_at_another_size__scales_the_rate_and_the_end():
+    config = make_config("imagenet2012", batch_size=16384, epochs=45)
+    assert config.learning_rate == pytest.approx(11.5)
+    assert config.start_rate is None
+    assert (config.decay_steps, config.collapse_epoch) == (4120, 40)
+    plain = make_config("imagenet2012", schedule="constant", epochs=1)
+    assert (plain.decay_steps, plain.collapse_epoch) == (None, None)
 
 
 def test_build_datasets__first_step__is_handed_on(tmp_path):

@@ -156,7 +156,9 @@ def test_learning_rates__paper_settings__equal_its_schedule(batch_size):
 
 
 def test_learning_rates__no_warmup_no_decay__are_constant():
-    config = make_config(batch_size=256, warmup=0.0, decay=False, epochs=1)
+    config = make_config(
+        batch_size=256, warmup=0.0, schedule="constant", epochs=1
+    )
     rates = learning_rates(config, steps_per_epoch=1)
     assert [float(rates(step)) for step in (0, 1, 9)] == pytest.approx(
         [0.2] * 3
@@ -164,7 +166,7 @@ def test_learning_rates__no_warmup_no_decay__are_constant():
 
 
 def test_learning_rates__one_step_with_decay__error_says_how_to_mend_it():
-    with pytest.raises(ValueError, match="epochs=1 with 1 steps per epoch"):
+    with pytest.raises(ValueError, match="at least two steps, got 1"):
         learning_rates(make_config(epochs=1), steps_per_epoch=1)
 
 

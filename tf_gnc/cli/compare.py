@@ -23,6 +23,7 @@ from tf_gnc import threads
 from tf_gnc.cli import compare_run, errors, startup, train
 from tf_gnc.cli.compare_progress import show_comparison
 from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.cli.train_flags import to_fields
 from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
 from tf_gnc.distribute.environment import find_cluster, tpu_name
 from tf_gnc.experiments.columns import make_columns
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str]) -> int:
                 "Start it outside of them."
             )
         plan = _plan(given)
-        default = Path("runs", f"compare-{plan.runs[0].dataset}")
+        name = plan.runs[0].dataset.replace(":", "-")
+        default = Path("runs", f"compare-{name}")
         comparison = Comparison(plan, given.get("out_dir") or default)
         with startup.quiet_start(arguments):
             accelerated = _hide_accelerators()
@@ -131,11 +133,9 @@ def build_flags() -> FlagSet:
 
 def _plan(given: Mapping[str, Any]) -> Plan:
     """Returns the plan that the given flags ask for."""
-    chosen = {
-        train.FIELDS.get(name, name): value
-        for name, value in given.items()
-        if name not in _NOT_CONFIG
-    }
+    chosen = to_fields(
+        {n: value for n, value in given.items() if n not in _NOT_CONFIG}
+    )
     # Without it a run that was cut short would end a little differently.
     chosen.setdefault("deterministic", True)
     methods = given.get("methods", ",".join(METHODS)).split(",")

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tf_gnc.cli import errors, progress, startup
 from tf_gnc.cli.flagset import UsageError
-from tf_gnc.cli.train_flags import USAGE, build_flags
+from tf_gnc.cli.train_flags import USAGE, build_flags, to_fields
 from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
 from tf_gnc.experiments import (
     METHODS,
@@ -34,9 +34,6 @@ __all__ = ["build_flags", "main"]
 
 # Flags that say where and how, not what to run.
 _NOT_CONFIG = ("backup", "resume", "run_dir", "strategy", "verbose")
-
-# Where a flag's name isn't the configuration's.
-FIELDS = {"workers": "num_workers"}
 
 # What can go wrong in a run without anything being wrong in the program.
 _FAILURES = (
@@ -101,11 +98,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _config(given: Mapping[str, Any]) -> RunConfig:
     """Returns the configuration that the given flags ask for."""
-    chosen = {
-        FIELDS.get(name, name): value
-        for name, value in given.items()
-        if name not in _NOT_CONFIG
-    }
+    chosen = to_fields(
+        {n: value for n, value in given.items() if n not in _NOT_CONFIG}
+    )
     config = make_config(**chosen)
     depends = {name for m in METHODS.values() for name in m.settings}
     idle = depends - set(METHODS[config.method].settings)

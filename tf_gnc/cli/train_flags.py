@@ -3,16 +3,25 @@
 Floor 5: may import from all floors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tf_gnc.cli.flagset import FlagSet
+from tf_gnc.cli.flagset import FlagSet, UsageError
 from tf_gnc.distribute.strategies import STRATEGIES
 from tf_gnc.experiments import DEFAULTS, METHODS, RunConfig
+from tf_gnc.experiments.config import (
+    DTYPES,
+    LARS_VARIANTS,
+    OPTIMIZERS,
+    SCHEDULES,
+)
 from tf_gnc.experiments.defaults import DatasetDefaults
 from tf_gnc.models import MODELS
 
-__all__ = ["USAGE", "build_flags"]
+__all__ = ["USAGE", "build_flags", "to_fields"]
+
+# Where a flag's name isn't the configuration's.
+_FIELDS = {"workers": "num_workers", "data_fn": "dataset", "model_fn": "model"}
 
 USAGE = "tf-gnc train"
 _SUMMARY = (
@@ -42,8 +51,33 @@ def build_flags() -> FlagSet:
     return flag_set
 
 
+def to_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns given flags by the names of `RunConfig`'s fields.
+
+    Raises:
+        UsageError: If two of them say the same thing.
+    """
+    for own, ours in (("data_fn", "dataset"), ("model_fn", "model")):
+        if own in given and ours in given:
+            raise UsageError(
+                f"--{own} stands in the place of --{ours}, got both. Leave "
+                "one out."
+            )
+        if own in given and ":" not in given[own]:
+            raise UsageError(
+                f"--{own} must be module:function, as in mymodel:build, got "
+                f"{given[own]!r}."
+            )
+    return {_FIELDS.get(name, name): value for name, value in given.items()}
+
+
 def _define_data(flag_set: FlagSet) -> None:
     flag_set.choice("dataset", DEFAULTS, "What to train on.", "digits")
+    flag_set.text(
+        "data_fn",
+        "Your own data instead: module:function, where the function returns "
+        "((x_train, y_train), (x_test, y_test)), arrays or tf.data.Datasets.",
+    )
     flag_set.text(
         "data_dir",
         "Where prepared data sets lie. Default: ~/tensorflow_datasets.",
@@ -54,12 +88,34 @@ def _define_data(flag_set: FlagSet) -> None:
         default=False,
     )
     flag_set.switch("augment", "Augment the training pictures.", default=True)
+    flag_set.switch(
+        "erasing",
+        "Random erasing as part of it (CIFAR).",
+        RunConfig.erasing,
+    )
 
 
 def _define_method(flag_set: FlagSet) -> None:
     flag_set.choice(
         "model", MODELS, "Which network. " + _default(lambda d: d.model), None
     )
+    flag_set.text(
+        "model_fn",
+        "Your own network instead: module:function, where the function "
+        "returns a keras.Model.",
+    )
+    flag_set.switch(
+        "batch_norm",
+        "Batch normalization in the networks for small pictures.",
+        RunConfig.batch_norm,
+    )
+    flag_set.integer(
+        "image_size",
+        "Height and width to which ImageNet's pictures are scaled. Default: "
+        "224.",
+        minimum=1,
+    )
+    flag_set.choice("dtype", DTYPES, "Keras's dtype policy.", RunConfig.dtype)
     methods = "; ".join(f"{name}: {m.summary}" for name, m in METHODS.items())
     flag_set.choice("method", METHODS, f"What noise. {methods}.", "gnc")
 
@@ -89,6 +145,20 @@ def _define_size(flag_set: FlagSet) -> None:
 
 def _define_optimizer(flag_set: FlagSet) -> None:
     base_rate = _per_dataset(lambda d: d.base_rate)
+    flag_set.choice(
+        "optimizer",
+        OPTIMIZERS,
+        "momentum: the paper's for CIFAR; lars: the paper's for ImageNet; "
+        "model: what your own network was compiled with, its rate included. "
+        "Default: lars for imagenet2012, else momentum.",
+        None,
+    )
+    flag_set.choice(
+        "lars_variant",
+        LARS_VARIANTS,
+        "Which published form of LARS.",
+        RunConfig.lars_variant,
+    )
     flag_set.number(
         "learning_rate",
         f"Highest learning rate. Default: {base_rate} for each 128 examples "
@@ -100,13 +170,38 @@ def _define_optimizer(flag_set: FlagSet) -> None:
     )
     flag_set.number(
         "warmup",
-        "Fraction of the run during which the rate climbs, 0 to 1.",
-        RunConfig.warmup,
+        "Fraction of the run during which the rate climbs, 0 to 1. Default: "
+        "5/90 for imagenet2012, else 1/16.",
     )
-    flag_set.switch(
-        "decay",
-        "Divide the rate by 10 after 1/2 and after 3/4 of the run.",
-        RunConfig.decay,
+    flag_set.number(
+        "start_rate",
+        "Rate at which the warm-up starts. Default: --learning_rate over the "
+        "number of workers; 1.0 for the paper's imagenet2012.",
+    )
+    flag_set.choice(
+        "schedule",
+        SCHEDULES,
+        "After the warm-up. steps: divided by 10 after 1/2 and after 3/4 of "
+        "the run; polynomial: (1 - t/T)^2. Default: polynomial for "
+        "imagenet2012, else steps.",
+        None,
+    )
+    flag_set.integer(
+        "decay_steps",
+        "T of the polynomial, in steps after the warm-up. Default: 4120/3519 "
+        "of the run.",
+        minimum=1,
+    )
+    flag_set.integer(
+        "collapse_epoch",
+        "Epochs after which the polynomial is divided by 5. Default: 8/9 of "
+        "the run for imagenet2012, else never.",
+        minimum=1,
+    )
+    flag_set.number(
+        "label_smoothing",
+        "Share of each label that is spread over all classes, 0 to 1.",
+        RunConfig.label_smoothing,
     )
 
 

@@ -40,16 +40,23 @@ class ImageNet:
         test: The 50,000 examples of the split "validation", which everybody
             tests on: the labels of the split "test" were never published.
         num_classes: How many different labels there can be.
+        image_size: Height and width to which pictures are scaled.
     """
 
     train: Records
     test: Records
     num_classes: int
+    image_size: int = DATASETS[_NAME].input_shape[0]
 
     @property
     def num_train(self) -> int:
         """How many examples there are to train on."""
         return self.train.num_examples
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a picture."""
+        return (self.image_size, self.image_size, 3)
 
     def training(
         self,
@@ -57,6 +64,7 @@ class ImageNet:
         batch_size: int,
         seed: int,
         augment: bool = True,
+        erasing: bool = True,
         rows: tuple[int, int] | None = None,
         first_step: int = 0,
     ) -> tf.data.Dataset:
@@ -64,6 +72,8 @@ class ImageNet:
         preprocess = DATASETS[_NAME].preprocess
         if not augment:
             preprocess = preprocess.without_augmentation()
+        if not erasing:
+            preprocess = preprocess.without_erasing()
         return training_dataset(
             self.train,
             batch_size=batch_size,
@@ -71,7 +81,7 @@ class ImageNet:
             preprocess=preprocess,
             rows=rows,
             first_step=first_step,
-            image_size=DATASETS[_NAME].input_shape[0],
+            image_size=self.image_size,
         )
 
     def evaluation(self) -> tf.data.Dataset:
@@ -79,7 +89,7 @@ class ImageNet:
         return evaluation_dataset(
             self.test,
             _EVALUATION_BATCH,
-            image_size=DATASETS[_NAME].input_shape[0],
+            image_size=self.image_size,
         )
 
 

@@ -22,12 +22,21 @@ class Source(Protocol):
     def num_train(self) -> int:
         """How many examples there are to train on."""
 
+    @property
+    def num_classes(self) -> int:
+        """Labels run from 0 to this number less one."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+
     def training(
         self,
         *,
         batch_size: int,
         seed: int,
         augment: bool = True,
+        erasing: bool = True,
         rows: tuple[int, int] | None = None,
         first_step: int = 0,
     ) -> tf.data.Dataset:
@@ -37,6 +46,8 @@ class Source(Protocol):
             batch_size: Examples per global batch.
             seed: Decides the order and the augmentation.
             augment: Whether to augment, or only normalise.
+            erasing: Whether random erasing is part of it, where the data set
+                has it.
             rows: `(a, b)`: only rows a to b - 1 of each global batch.
             first_step: Starts with the batch of this step.
         """
@@ -70,12 +81,18 @@ class Images:
         """How many examples there are to train on."""
         return len(self.train_images)
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a picture."""
+        return self.train_images.shape[1:]
+
     def training(
         self,
         *,
         batch_size: int,
         seed: int,
         augment: bool = True,
+        erasing: bool = True,
         rows: tuple[int, int] | None = None,
         first_step: int = 0,
     ) -> tf.data.Dataset:
@@ -83,6 +100,8 @@ class Images:
         preprocess = DATASETS[self.name].preprocess
         if not augment:
             preprocess = preprocess.without_augmentation()
+        if not erasing:
+            preprocess = preprocess.without_erasing()
         return pipeline.training_dataset(
             self.train_images,
             self.train_labels,

@@ -77,6 +77,10 @@ class Preprocess:
             self, padding=0, flip=False, erase=False, zoom=False
         )
 
+    def without_erasing(self) -> "Preprocess":
+        """Returns a copy that never erases."""
+        return dataclasses.replace(self, erase=False)
+
     def training(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns augmented and normalised float32 pictures.
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tf_gnc import _check, data
+from tf_gnc.experiments.building import learning_rates, load_images
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config
 from tf_gnc.experiments.methods import METHODS
-from tf_gnc.experiments.runner import learning_rates
 
 __all__ = ["Plan", "make_plan"]
 
@@ -70,7 +70,7 @@ class Plan:
         for run in self.runs:
             where = (run.dataset, run.data_dir, run.download)
             if where not in sizes:
-                sizes[where] = len(data.load(*where).train_images)
+                sizes[where] = load_images(run).num_train
             steps = data.steps_per_epoch(sizes[where], run.batch_size)
             learning_rates(run, steps)
 

@@ -15,9 +15,15 @@ from typing import Any
 from tf_gnc import _check
 from tf_gnc.data import DATASETS
 from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.own import check_own, is_own
 from tf_gnc.models import MODELS
 
 __all__ = ["RunConfig"]
+
+SCHEDULES = ("steps", "polynomial", "constant")
+OPTIMIZERS = ("momentum", "lars", "model")
+LARS_VARIANTS = ("paper", "tf_models", "mlperf", "larc")
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 _at_least_0 = functools.partial(_check.real, minimum=0)
 _count = functools.partial(_check.integer, minimum=1)
@@ -26,6 +32,19 @@ _count = functools.partial(_check.integer, minimum=1)
 def _optional(check: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `check` for a value that may also be None."""
     return lambda name, value: None if value is None else check(name, value)
+
+
+def _known_or_own(
+    choices: Mapping[str, Any],
+) -> Callable[..., Any]:
+    """Returns a check for a name of ours or a function of the user's."""
+
+    def check(name: str, value: str) -> str:
+        if is_own(value):
+            return check_own(name, value)
+        return _check.choice(name, value, choices)
+
+    return check
 
 
 def _path(name: str, value: str | os.PathLike) -> str:
@@ -39,18 +58,28 @@ def _path(name: str, value: str | os.PathLike) -> str:
 
 
 _CHECKS: Mapping[str, Callable[..., Any]] = {
-    "dataset": functools.partial(_check.choice, choices=DATASETS),
+    "dataset": _known_or_own(DATASETS),
     "data_dir": _optional(_path),
     "download": _check.boolean,
     "augment": _check.boolean,
-    "model": functools.partial(_check.choice, choices=MODELS),
+    "erasing": _check.boolean,
+    "model": _known_or_own(MODELS),
+    "batch_norm": _check.boolean,
+    "image_size": _optional(_count),
+    "dtype": functools.partial(_check.choice, choices=DTYPES),
+    "label_smoothing": functools.partial(_check.real, minimum=0, maximum=1),
     "method": functools.partial(_check.choice, choices=METHODS),
     "num_workers": _count,
     "batch_size": _count,
     "epochs": _count,
     "learning_rate": _at_least_0,
     "warmup": functools.partial(_check.real, minimum=0, maximum=1),
-    "decay": _check.boolean,
+    "start_rate": _optional(_at_least_0),
+    "schedule": functools.partial(_check.choice, choices=SCHEDULES),
+    "decay_steps": _optional(_count),
+    "collapse_epoch": _optional(_count),
+    "optimizer": functools.partial(_check.choice, choices=OPTIMIZERS),
+    "lars_variant": functools.partial(_check.choice, choices=LARS_VARIANTS),
     "momentum": functools.partial(_check.real, minimum=0, maximum=1),
     "weight_decay": _at_least_0,
     "alpha": _at_least_0,
@@ -74,8 +103,9 @@ class RunConfig:
     the defaults here are only those that hold for all of them.
 
     Attributes:
-        dataset: A key of `tf_gnc.data.DATASETS`.
-        model: A key of `tf_gnc.models.MODELS`.
+        dataset: A key of `tf_gnc.data.DATASETS`, or a function of your own
+            as "module:function"; see `tf_gnc.experiments.own`.
+        model: A key of `tf_gnc.models.MODELS`, or a function of your own.
         method: `"dpsgd"` (no noise), `"rnc"` (random noise), `"gnc"`
             (gradient noise) or `"gnc_to_rnc"` (first the one, then the
             other).
@@ -83,13 +113,23 @@ class RunConfig:
         batch_size: Examples per update, summed over all workers.
         epochs: Passes over the training data.
         learning_rate: Highest rate, reached after the warm-up.
-        momentum: m of `tf_gnc.optimizers.MomentumSGD`.
-        weight_decay: lambda of `tf_gnc.optimizers.MomentumSGD`.
+        optimizer: `"momentum"` is `tf_gnc.optimizers.MomentumSGD`, `"lars"`
+            `tf_gnc.optimizers.LARS`, and `"model"` the one with which your
+            own model was compiled, its rate included.
+        lars_variant: `variant` of `tf_gnc.optimizers.LARS`.
+        momentum: m of either.
+        weight_decay: lambda of either.
         warmup: Fraction of all steps during which the rate climbs from
-            `learning_rate / num_workers`, which is the rate that linear
-            scaling gives to one worker's examples. 0 for none.
-        decay: Whether the rate is divided by 10 after 1/2 and again after
-            3/4 of all steps.
+            `start_rate` to `learning_rate`. 0 for none.
+        start_rate: None for `learning_rate / num_workers`, which is the rate
+            that linear scaling gives to one worker's examples.
+        schedule: What the rate does after the warm-up: `"steps"`, divided by
+            10 after 1/2 and again after 3/4 of all steps; `"polynomial"`,
+            (1 - t / T)^2; or `"constant"`.
+        decay_steps: T of the polynomial, in steps after the warm-up. None
+            for 4,120 / 3,519 of the whole run, as in the paper.
+        collapse_epoch: Number of epochs after which the polynomial is
+            divided by 5; None for never.
         alpha: Coefficient of the gradient noise.
         alpha_rnc: Coefficient of the random noise.
         switch_epoch: Number of epochs after which `"gnc_to_rnc"` switches;
@@ -97,7 +137,15 @@ class RunConfig:
         scaling: `"filter"` or `"none"`, see `tf_gnc.GradientNoise`.
         include_vectors: Whether weights of rank 0 and 1 are displaced.
         max_displacement: Bound on the gradient noise, None for none.
+        batch_norm: Whether our own networks for small pictures have batch
+            normalization.
+        label_smoothing: Share of each label that is spread over all classes.
+        image_size: Height and width to which ImageNet's pictures are scaled;
+            None for 224.
+        dtype: Keras's dtype policy for the model.
         augment: Whether training pictures are augmented.
+        erasing: Whether random erasing is part of it, where the data set
+            has it.
         seed: Decides the weights at the start, the order of the examples,
             their augmentation and the random noise, alike for all methods.
         deterministic: Whether TensorFlow may use only operations that give
@@ -127,17 +175,27 @@ class RunConfig:
     batch_size: int
     epochs: int
     learning_rate: float
+    optimizer: str = "momentum"
+    lars_variant: str = "paper"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup: float = 1 / 16
-    decay: bool = True
+    start_rate: float | None = None
+    schedule: str = "steps"
+    decay_steps: int | None = None
+    collapse_epoch: int | None = None
     alpha: float = 0.1
     alpha_rnc: float = 0.01
     switch_epoch: int | None = None
     scaling: str = "filter"
     include_vectors: bool = True
     max_displacement: float | None = None
+    batch_norm: bool = True
+    label_smoothing: float = 0.0
+    image_size: int | None = None
+    dtype: str = "float32"
     augment: bool = True
+    erasing: bool = True
     seed: int = 0
     deterministic: bool = False
     data_dir: str | None = None
@@ -153,6 +211,7 @@ class RunConfig:
             raise ValueError(_uneven(self.batch_size, self.num_workers))
         if METHODS[self.method].switches:
             _check_switch(self.switch_epoch, self.epochs)
+        _check_together(self)
 
     @property
     def examples_per_worker(self) -> int:
@@ -194,6 +253,39 @@ def _uneven(batch_size: int, num_workers: int) -> str:
         f"batch_size={batch_size} with num_workers={num_workers}. Use a batch "
         f"size of {fitting}, or {divisor} workers."
     )
+
+
+def _check_together(config: RunConfig) -> None:
+    """Refuses settings that would do nothing."""
+    idle = {
+        "decay_steps": config.schedule != "polynomial",
+        "collapse_epoch": config.schedule != "polynomial",
+        "image_size": config.dataset != "imagenet2012",
+    }
+    needs = {
+        "decay_steps": "schedule='polynomial'",
+        "collapse_epoch": "schedule='polynomial'",
+        "image_size": "dataset='imagenet2012'",
+    }
+    for name, does_nothing in idle.items():
+        value = getattr(config, name)
+        if does_nothing and value is not None:
+            raise ValueError(
+                f"`{name}` does something with {needs[name]} only, got "
+                f"{name}={value}. Leave it out."
+            )
+    small = config.model in ("resnet8", "resnet20", "resnet32")
+    if not config.batch_norm and not small:
+        raise ValueError(
+            "`batch_norm` must be True for all but our networks for small "
+            f"pictures, got batch_norm=False with model={config.model!r}."
+        )
+    if config.optimizer == "model" and not is_own(config.model):
+        raise ValueError(
+            "`optimizer` must be 'momentum' or 'lars' for one of our models, "
+            f"got optimizer='model' with model={config.model!r}. A model of "
+            "your own (--model_fn) may bring its optimizer."
+        )
 
 
 def _check_switch(switch_epoch: int | None, epochs: int) -> None:

@@ -5,9 +5,9 @@ batch size, the batch size from the workers, the switch from the epochs) are
 computed, so that changing one on the command line carries the others along.
 
 Sources   CIFAR: Haruki et al. (2019), arXiv:1906.10822, Tables 3 to 5 and
-          appendix A.4. ImageNet: sizes and coefficients from the same
-          tables; the rate, for SGD without LARS, from Goyal et al. (2017),
-          arXiv:1706.02677. Digits: ours, found by trying; see the README.
+          appendix A.4. ImageNet: the same tables and appendix A.5; rates of
+          other batch sizes than theirs are scaled from 32,768. Digits: ours,
+          found by trying; see the README. Data of your own: guesses.
 
 Floor 4: may import from floors 0 to 3 and from this folder.
 """
@@ -21,6 +21,7 @@ from typing import Any
 from tf_gnc import _check
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.own import is_own
 from tf_gnc.schedules import linear_scaling
 
 __all__ = ["DEFAULTS", "DatasetDefaults", "make_config"]
@@ -43,6 +44,8 @@ class DatasetDefaults:
             that switches. None for `alpha`.
         switch: Share of the epochs, as a fraction's two numbers, after which
             that method switches.
+        rates: Learning rates of the batch sizes for which it isn't scaled.
+        settings: Other fields of `RunConfig`.
     """
 
     model: str
@@ -54,6 +57,13 @@ class DatasetDefaults:
     alpha_rnc: Mapping[str, Mapping[int, float]]
     alpha_before_switch: float | None = None
     switch: tuple[int, int] = (3, 4)
+    rates: Mapping[int, float] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def learning_rate(self, batch_size: int) -> float:
+        """Returns the highest rate for a batch size."""
+        scaled = linear_scaling(self.base_rate, 128, batch_size)
+        return self.rates.get(batch_size, scaled)
 
     def nearest_alpha_rnc(self, method: str, batch_size: int) -> float | None:
         """Returns the coefficient tuned at the batch size nearest by ratio.
@@ -105,13 +115,29 @@ DEFAULTS: Mapping[str, DatasetDefaults] = types.MappingProxyType(
             num_workers=1024,
             examples_per_worker=32,
             epochs=90,
-            base_rate=0.05,
+            base_rate=23.0 / 256,
+            rates={32768: 23.0, 131072: 42.0},
+            settings={
+                "optimizer": "lars",
+                "schedule": "polynomial",
+                "warmup": 5 / 90,
+            },
             alpha=0.0001,
             alpha_rnc={"rnc": {32768: 0.01}, "gnc_to_rnc": {32768: 0.01}},
             alpha_before_switch=0.01,
             switch=(8, 9),
         ),
     }
+)
+
+_OWN = DatasetDefaults(
+    model="",
+    num_workers=8,
+    examples_per_worker=32,
+    epochs=20,
+    base_rate=0.1,
+    alpha=0.1,
+    alpha_rnc={"rnc": {256: 0.01}, "gnc_to_rnc": {256: 2.0}},
 )
 
 
@@ -121,7 +147,8 @@ def make_config(
     """Returns a configuration: what was chosen, the rest by default.
 
     Args:
-        dataset: A key of `DEFAULTS`.
+        dataset: A key of `DEFAULTS`, or a function of your own as
+            "module:function"; `model` must then be chosen.
         method: A key of `METHODS`.
         **chosen: Fields of `RunConfig`; None means "not chosen".
 
@@ -133,16 +160,22 @@ def make_config(
         >>> config.num_workers, config.learning_rate, config.epochs
         (128, 3.2, 160)
     """
-    defaults = DEFAULTS[_check.choice("dataset", dataset, DEFAULTS)]
+    defaults = _OWN
+    if not is_own(dataset):
+        defaults = DEFAULTS[_check.choice("dataset", dataset, DEFAULTS)]
     _check.choice("method", method, METHODS)
     values = {name: v for name, v in chosen.items() if v is not None}
     num_workers, batch_size = _workers_and_batch(values, defaults)
     epochs = values.setdefault("epochs", defaults.epochs)
     epochs = _check.integer("epochs", epochs, minimum=1)
+    values = {**defaults.settings, **values}
+    _set_rates(values, defaults, dataset, batch_size)
     values.setdefault("model", defaults.model)
-    values.setdefault(
-        "learning_rate", linear_scaling(defaults.base_rate, 128, batch_size)
-    )
+    if not values["model"]:
+        raise ValueError(
+            f"`model` (--model_fn) must be chosen for dataset={dataset!r}: "
+            "there is no default for data of your own."
+        )
     alpha_rnc = defaults.nearest_alpha_rnc(method, batch_size)
     if alpha_rnc is not None:
         values.setdefault("alpha_rnc", alpha_rnc)
@@ -156,6 +189,23 @@ def make_config(
     values.setdefault("alpha", defaults.alpha)
     values.update(num_workers=num_workers, batch_size=batch_size)
     return RunConfig(dataset=dataset, method=method, **values)
+
+
+def _set_rates(
+    values: dict[str, Any],
+    defaults: DatasetDefaults,
+    dataset: str,
+    batch_size: int,
+) -> None:
+    """Sets what follows from the batch size and the schedule."""
+    if dataset == "imagenet2012" and values.get("schedule") == "polynomial":
+        epochs = values["epochs"]
+        if "learning_rate" not in values and batch_size in defaults.rates:
+            values.setdefault("start_rate", 1.0)  # Table 4
+        steps = -(-4_120 * 32_768 * epochs // (batch_size * 90))
+        values.setdefault("decay_steps", steps)
+        values.setdefault("collapse_epoch", 80 * epochs // 90 or None)
+    values.setdefault("learning_rate", defaults.learning_rate(batch_size))
 
 
 def _workers_and_batch(

@@ -37,6 +37,7 @@ def new_run_dir(
         stamp: Stands for the time, in a run whose processes must agree on it
             and find it again; then the name may be taken.
     """
+    dataset = dataset.replace(":", "-")  # a function of the user's
     if stamp is not None:
         return Path(root, f"{dataset}-{method}-{stamp}")
     stamp = time.strftime("%Y%m%d-%H%M%S")

@@ -12,33 +12,33 @@ Floor 4: may import from floors 0 to 3 and from this folder.
 """
 
 import dataclasses
-import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tf_gnc import data, models
-from tf_gnc.distribute.rows import deal_out
+from tf_gnc import data
 from tf_gnc.experiments import provenance, report
+from tf_gnc.experiments.building import (
+    build_datasets,
+    build_model,
+    learning_rates,
+    load_images,
+)
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.files import RunFiles
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.metrics import MetricsLog
 from tf_gnc.experiments.place import Placement, RunPlace
 from tf_gnc.experiments.summary import Summary, summarize
-from tf_gnc.optimizers import MomentumSGD
-from tf_gnc.schedules import StepDecay, WarmUp
-from tf_gnc.train_step import GNCModel
+from tf_gnc.train_step import GNCTrainStep
 
 __all__ = [
     "PreparedRun",
     "Summary",
-    "build_model",
-    "learning_rates",
     "prepare",
     "run",
     "train",
@@ -62,8 +62,8 @@ class PreparedRun:
     place: RunPlace
     images: data.Source
     steps_per_epoch: int
-    schedule: WarmUp
-    model: GNCModel
+    schedule: Callable[[int], Any]
+    model: GNCTrainStep
 
     @property
     def files(self) -> RunFiles:
@@ -111,7 +111,7 @@ def prepare(
     """
     placement = placement or Placement(tf.distribute.get_strategy())
     place = RunPlace(config, run_dir, placement)
-    images = data.load(config.dataset, config.data_dir, config.download)
+    images = load_images(config)
     steps = data.steps_per_epoch(images.num_train, config.batch_size)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -119,7 +119,9 @@ def prepare(
     keras.utils.set_random_seed(config.seed)
     schedule = learning_rates(config, steps)
     with placement.strategy.scope():
-        model = build_model(config, schedule)
+        model = build_model(config, schedule, images)
+    if config.optimizer == "model":
+        schedule = _RateOf(model.optimizer)
     place.claim(
         {
             "config": config.to_dict(),
@@ -129,6 +131,18 @@ def prepare(
         }
     )
     return PreparedRun(config, place, images, steps, schedule, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class _RateOf:
+    """The rate of an optimizer that isn't ours, at its next step."""
+
+    optimizer: keras.Optimizer
+
+    def __call__(self, step: int) -> tf.Tensor:
+        """Returns the rate, whatever the step."""
+        del step
+        return tf.convert_to_tensor(self.optimizer.learning_rate)
 
 
 def train(
@@ -213,92 +227,3 @@ def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
     files.write(
         "curves.png", lambda path: report.draw_curves(log.rows, title, path)
     )
-
-
-def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
-    r"""Returns the learning rate of a run as a function of the step.
-
-    Paper: Haruki et al. (2019), arXiv:1906.10822, appendix A.4; with
-    `warmup=1/16` and `decay=True` it is `tf_gnc.schedules.cifar_schedule`.
-    Deviation from the paper: none. It prints its start rate of 0.025 as a
-    number; linear scaling gives the same for both of its batch sizes.
-
-    Args:
-        config: What to run.
-        steps_per_epoch: Updates in one pass over the training data.
-
-    Raises:
-        ValueError: If the run is too short to hold both decays.
-    """
-    total = config.epochs * steps_per_epoch
-    decays = (math.ceil(total / 2), math.ceil(3 * total / 4))
-    if config.decay and total < 2:
-        raise ValueError(
-            "A run with `decay` must have at least two steps, got "
-            f"epochs={config.epochs} with {steps_per_epoch} steps per epoch. "
-            "Train longer, lower `batch_size`, or set decay=False (--nodecay)."
-        )
-    return WarmUp(
-        start=config.learning_rate / config.num_workers,
-        steps=math.ceil(total * config.warmup),
-        then=StepDecay(config.learning_rate, decays if config.decay else ()),
-    )
-
-
-def build_model(
-    config: RunConfig,
-    learning_rate: keras.optimizers.schedules.LearningRateSchedule | float,
-) -> GNCModel:
-    """Returns the model of a run, compiled, with weights drawn anew.
-
-    Args:
-        config: What to run.
-        learning_rate: Stands for the run's own schedule.
-    """
-    settings = data.DATASETS[config.dataset]
-    model = models.build(
-        config.model,
-        settings.num_classes,
-        settings.input_shape,
-        model_class=GNCModel,
-    )
-    model.compile(
-        optimizer=MomentumSGD(
-            learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        noise=METHODS[config.method].first(config),
-        num_workers=config.num_workers,
-    )
-    return model
-
-
-def build_datasets(
-    config: RunConfig,
-    images: data.Source,
-    strategy: tf.distribute.Strategy | None = None,
-    first_step: int = 0,
-) -> tuple[Any, tf.data.Dataset]:
-    """Returns the endless training data and the test data of a run.
-
-    Args:
-        config: What to run.
-        images: The data set.
-        strategy: If it has several processes, each makes its own rows only.
-        first_step: The step at which the training data begin.
-    """
-
-    def make_rows(start: int, stop: int) -> tf.data.Dataset:
-        return images.training(
-            batch_size=config.batch_size,
-            seed=config.seed,
-            augment=config.augment,
-            rows=(start, stop),
-            first_step=first_step,
-        )
-
-    training = deal_out(make_rows, config.batch_size, strategy)
-    return training, images.evaluation()

@@ -48,19 +48,19 @@ def conv_norm(
     x: keras.KerasTensor,
     filters: int,
     kernel_size: int,
-    norm: BatchNormSettings,
+    norm: BatchNormSettings | None,
     stride: int = 1,
     *,
     gamma: str = "ones",
     name: str,
 ) -> keras.KerasTensor:
-    """Returns a convolution without bias, batch-normalized.
+    """Returns a convolution, batch-normalized if it is to be.
 
     Args:
         x: Features of shape `(N, H, W, C)`.
         filters: Channels of the result.
         kernel_size: Rows and columns of the kernel, odd.
-        norm: Settings of the normalization.
+        norm: Settings of the normalization; None for a bias in its place.
         stride: Step between windows.
         gamma: How the normalization's gamma starts, "ones" or "zeros".
         name: Prefix of the layers' names.
@@ -77,10 +77,12 @@ def conv_norm(
         kernel_size,
         strides=stride,
         padding=padding,
-        use_bias=False,  # The normalization's beta does its work.
+        use_bias=norm is None,  # Else the normalization's beta does its work.
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(x)
+    if norm is None:
+        return x
     return layers.BatchNormalization(
         momentum=norm.momentum,
         epsilon=norm.epsilon,

@@ -70,7 +70,7 @@ def resnet(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     *,
     shortcut: str = "identity",
-    batch_norm: BatchNormSettings | None = None,
+    batch_norm: BatchNormSettings | bool = True,
     model_class: Callable[..., keras.Model] = keras.Model,
     name: str | None = None,
 ) -> keras.Model:
@@ -96,8 +96,9 @@ def resnet(
             subsample and pad with zero channels, no parameters.
             `"projection"`, option B: a strided 1x1 convolution with batch
             normalization. Everywhere else S is the identity.
-        batch_norm: Settings of all batch normalizations, by default
-            `BatchNormSettings()`.
+        batch_norm: Settings of all batch normalizations; True for
+            `BatchNormSettings()`. False leaves them out, as Haruki et al. do
+            for their Fig. 3 (c); convolutions then have a bias.
         model_class: Called as `model_class(inputs, outputs, name=...)`.
         name: Name of the model, by default "resnet" and its depth.
 
@@ -120,7 +121,9 @@ def resnet(
     depth_n = _check.integer("depth_n", depth_n, minimum=1)
     num_classes = _check.integer("num_classes", num_classes, minimum=1)
     shortcut = _check.choice("shortcut", shortcut, ("identity", "projection"))
-    norm = batch_norm or BatchNormSettings()
+    norm = batch_norm or None
+    if batch_norm is True:
+        norm = BatchNormSettings()
     inputs = keras.Input(image_shape(input_shape))
     x = conv_norm(inputs, WIDTHS[0], 3, norm, name="stem")
     x = layers.ReLU(name="stem_relu")(x)
@@ -152,7 +155,7 @@ def _residual(
     x: keras.KerasTensor,
     filters: int,
     stride: int,
-    norm: BatchNormSettings,
+    norm: BatchNormSettings | None,
     prefix: str,
 ) -> keras.KerasTensor:
     """Returns F(x): two convolutions, the first of which may subsample."""
