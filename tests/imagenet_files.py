@@ -1,5 +1,7 @@
 """Tiny data sets with ImageNet's name, schema and files, made by tfds."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -64,3 +66,8 @@ def load(data_dir):
     """The same, as the package reads it."""
     write(data_dir)
     return data.load("imagenet2012", data_dir)
+
+
+def resized(source, image_size):
+    """The data set, its pictures scaled to another size."""
+    return dataclasses.replace(source, image_size=image_size)

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from tf_gnc.cli import compare, compare_run
-from tf_gnc.cli.compare_progress import Display
+from tf_gnc.cli.compare_progress import Display, show_comparison
 from tf_gnc.cli.main import main
 from tf_gnc.experiments.comparison import Comparison
 
@@ -112,7 +112,7 @@ def test_compare__in_a_cluster__is_refused(fake, monkeypatch, capsys):
     [("2", [0, 1]), ("4,2", [4, 2]), ("7,", [7]), ("0,", [0]), ("1", [0])],
 )
 def test_seeds__a_number_or_a_list__are_told_apart(text, seeds):
-    assert compare._seeds(text) == seeds
+    assert compare.parse_seeds(text) == seeds
 
 
 def test_compare__to_the_end__shows_the_table_and_leaves_its_files(
@@ -202,8 +202,8 @@ def test_compare__nothing_learned__methods_of_a_seed_saw_the_same(
     # are the weights at the start, the order and the augmentation.
     flags = [
         f"--data_dir={digits_dir}", "--workers=2", "--batch_size=512",
-        "--epochs=2", "--learning_rate=0", "--schedule=constant", "--nodeterministic",
-        "--methods=dpsgd,gnc_to_rnc", "--seeds=2",
+        "--epochs=2", "--learning_rate=0", "--schedule=constant",
+        "--nodeterministic",        "--methods=dpsgd,gnc_to_rnc", "--seeds=2",
     ]  # fmt: skip
     plan, comparison = _run_here(flags, tmp_path)
     weights, losses = {}, {}
@@ -355,7 +355,7 @@ def test_display__a_run_is_taken_up__what_it_had_costs_no_time():
 def test_display__on_a_terminal__one_bar_for_all_and_one_for_each_run():
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=90)
-    with compare.show_comparison(console, 2, lambda name: "fine") as display:
+    with show_comparison(console, 2, lambda name: "fine") as display:
         display.started("gnc-seed0")
         display.moved("gnc-seed0", _report(3, 2))
         display._progress.refresh()

@@ -44,6 +44,14 @@ COMMANDS: Mapping[str, Command] = types.MappingProxyType(
             "tf_gnc.cli.compare",
             "Compare methods over several seeds; a table and a page.",
         ),
+        "reproduce": Command(
+            "tf_gnc.cli.reproduce",
+            "Run a table of the paper from its recipes.",
+        ),
+        "tune": Command(
+            "tf_gnc.cli.tune",
+            "Search the noise's coefficient alpha on short runs.",
+        ),
         "launch": Command(
             "tf_gnc.cli.launch",
             "Run a command in several processes that train together.",

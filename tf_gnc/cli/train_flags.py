@@ -141,6 +141,12 @@ def _define_size(flag_set: FlagSet) -> None:
         + _default(lambda d: d.epochs),
         minimum=1,
     )
+    flag_set.integer(
+        "max_steps",
+        "Cut each epoch short after so many updates, and its evaluation after "
+        "as many batches. For trying out.",
+        minimum=1,
+    )
 
 
 def _define_optimizer(flag_set: FlagSet) -> None:

@@ -23,7 +23,13 @@ from tf_gnc.optimizers import LARS, MomentumSGD
 from tf_gnc.schedules import FinalCollapse, PolynomialDecay, StepDecay, WarmUp
 from tf_gnc.train_step import GNCModel, GNCTrainStep
 
-__all__ = ["build_datasets", "build_model", "learning_rates", "load_images"]
+__all__ = [
+    "build_datasets",
+    "build_model",
+    "learning_rates",
+    "load_images",
+    "steps_of_epoch",
+]
 
 # Appendix A.5: T = 4,120, and the steps of its 90 epochs of 32,768 examples.
 _DECAY_STEPS, _WHOLE_RUN = 4_120, 3_519
@@ -42,6 +48,16 @@ def load_images(config: RunConfig) -> data.Source:
     if config.image_size is None:
         return source
     return dataclasses.replace(source, image_size=config.image_size)
+
+
+def steps_of_epoch(config: RunConfig, images: data.Source) -> int:
+    """Returns how many updates an epoch of a run has.
+
+    Raises:
+        ValueError: If the batch is larger than the data set.
+    """
+    steps = data.steps_per_epoch(images.num_train, config.batch_size)
+    return min(steps, config.max_steps or steps)
 
 
 def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
@@ -266,4 +282,5 @@ def build_datasets(
         )
 
     training = deal_out(make_rows, config.batch_size, strategy)
-    return training, images.evaluation()
+    test = images.evaluation()
+    return training, test.take(config.max_steps) if config.max_steps else test

@@ -7,16 +7,41 @@ Floor 4: may import from floors 0 to 3 and from this folder.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check, data
-from tf_gnc.experiments.building import learning_rates, load_images
+from tf_gnc.experiments.building import (
+    learning_rates,
+    load_images,
+    steps_of_epoch,
+)
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config
 from tf_gnc.experiments.methods import METHODS
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "Published", "make_plan"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What others have found, in percent of the test pictures.
+
+    Attributes:
+        mean: Over their runs.
+        std: Sample standard deviation; None for a single run.
+        runs: One by one, where they tell.
+    """
+
+    mean: float
+    std: float | None = None
+    runs: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        """Returns it as tables show it."""
+        if self.std is None:
+            return f"{self.mean:.2f}"
+        return f"{self.mean:.2f} ± {self.std:.2f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +52,9 @@ class Plan:
         runs: One configuration for each method and seed, in the order in which
             they are started.
         baseline: The method that the others are compared to.
+        title: What the table is headed with; made up from the runs if empty.
+        published: By method, what others have found.
+        notes: What is to be said with the table.
 
     Raises:
         ValueError: If the runs are not one for each method and seed, or none
@@ -35,6 +63,9 @@ class Plan:
 
     runs: tuple[RunConfig, ...]
     baseline: str
+    title: str = ""
+    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses a plan from which no table could be made."""
@@ -66,13 +97,12 @@ class Plan:
             ValueError: If a run's batch is larger than the data, or a run is
                 too short.
         """
-        sizes: dict[tuple, int] = {}
+        loaded: dict[tuple, data.Source] = {}
         for run in self.runs:
             where = (run.dataset, run.data_dir, run.download)
-            if where not in sizes:
-                sizes[where] = load_images(run).num_train
-            steps = data.steps_per_epoch(sizes[where], run.batch_size)
-            learning_rates(run, steps)
+            if where not in loaded:
+                loaded[where] = load_images(run)
+            learning_rates(run, steps_of_epoch(run, loaded[where]))
 
 
 def make_plan(

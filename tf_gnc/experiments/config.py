@@ -72,6 +72,7 @@ _CHECKS: Mapping[str, Callable[..., Any]] = {
     "num_workers": _count,
     "batch_size": _count,
     "epochs": _count,
+    "max_steps": _optional(_count),
     "learning_rate": _at_least_0,
     "warmup": functools.partial(_check.real, minimum=0, maximum=1),
     "start_rate": _optional(_at_least_0),
@@ -112,6 +113,8 @@ class RunConfig:
         num_workers: The paper's M, a divisor of `batch_size`.
         batch_size: Examples per update, summed over all workers.
         epochs: Passes over the training data.
+        max_steps: Cuts an epoch short after so many updates, and its
+            evaluation after as many batches of test data. For trying out.
         learning_rate: Highest rate, reached after the warm-up.
         optimizer: `"momentum"` is `tf_gnc.optimizers.MomentumSGD`, `"lars"`
             `tf_gnc.optimizers.LARS`, and `"model"` the one with which your
@@ -175,6 +178,7 @@ class RunConfig:
     batch_size: int
     epochs: int
     learning_rate: float
+    max_steps: int | None = None
     optimizer: str = "momentum"
     lars_variant: str = "paper"
     momentum: float = 0.9

@@ -27,6 +27,7 @@ from tf_gnc.experiments.building import (
     build_model,
     learning_rates,
     load_images,
+    steps_of_epoch,
 )
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.files import RunFiles
@@ -112,7 +113,7 @@ def prepare(
     placement = placement or Placement(tf.distribute.get_strategy())
     place = RunPlace(config, run_dir, placement)
     images = load_images(config)
-    steps = data.steps_per_epoch(images.num_train, config.batch_size)
+    steps = steps_of_epoch(config, images)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     # The model is the first to draw, so that no method's draws come before.

@@ -82,7 +82,8 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
         columns: What `make_columns` returned.
     """
     run = plan.runs[0]
-    title = (
+    title = plan.title and f"{plan.title}: "
+    title += (
         f"{run.dataset}, {run.model}: {run.num_workers} workers x "
         f"{run.examples_per_worker} examples, {run.epochs} epochs; "
         "test accuracy in %"
@@ -96,6 +97,9 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
         ["runs (n)", *(str(c.accuracy.count) for c in columns)],
         ["best epoch", *(_percents(c.best) for c in columns)],
     ]
+    if plan.published:
+        found = [plan.published.get(c.method, "-") for c in columns]
+        rows.append(["published", *map(str, found)])
     if len(columns) > 1:
         differences = [c.difference for c in columns]
         rows += [
@@ -217,6 +221,7 @@ def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:
         "Seconds: training and evaluation of a run, with others beside it: "
         "no measure of speed."
     )
+    notes += plan.notes
     if len(machines(results)) > 1:
         notes.append(
             "The runs were made with different versions or on different "

@@ -1,0 +1,7 @@
+"""`tf-gnc reproduce`, for users of the repository and of Cloud TPU VMs."""
+
+import sys
+
+from tf_gnc.cli.main import main
+
+sys.exit(main(["reproduce", *sys.argv[1:]]))

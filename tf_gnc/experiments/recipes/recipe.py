@@ -1,0 +1,206 @@
+"""What a recipe is: an experiment by name, with what others found in it.
+
+Floor 4: may import from floors 0 to 3 and from this package.
+"""
+
+import dataclasses
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_gnc import _check
+from tf_gnc.experiments.compare import Plan, Published, make_plan
+from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.defaults import make_config
+from tf_gnc.experiments.methods import METHODS
+
+__all__ = ["NOT_RUN", "Recipe"]
+
+NOT_RUN = "not run here"
+
+# Of every recipe, whatever its size, something that is over in seconds.
+_DEBUG = {
+    "epochs": 2,
+    "num_workers": 2,
+    "batch_size": 8,
+    "max_steps": 2,
+    "switch_epoch": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One row of a table: settings, methods, and what is known of the result.
+
+    Attributes:
+        name: What it is called on the command line.
+        table: Where it belongs: "table1", "table2", "fig3c", "mlperf" or
+            "laptop".
+        summary: One line for people.
+        dataset: A key of `tf_gnc.experiments.DEFAULTS`.
+        settings: Fields of `RunConfig` for all methods. What isn't here is
+            what `make_config` makes of the data set and the method.
+        source: Where settings and published numbers come from.
+        cost: What a run takes.
+        methods: Keys of `METHODS`.
+        seeds: How many runs of each method.
+        published: Test accuracies in percent, by method.
+        published_note: What was published besides, in words.
+        seen: What it came to here, or `NOT_RUN`.
+
+    Example:
+        >>> from tf_gnc.experiments.recipes import RECIPES
+        >>> recipe = RECIPES["cifar10-8192"]
+        >>> recipe.config("gnc", seed=3).learning_rate
+        6.4
+        >>> str(recipe.published["gnc"])
+        '91.00 ± 1.24'
+    """
+
+    name: str
+    table: str
+    summary: str
+    dataset: str
+    settings: Mapping[str, Any]
+    source: str
+    cost: str
+    methods: tuple[str, ...] = tuple(METHODS)
+    seeds: int = 5
+    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    published_note: str = ""
+    seen: str = NOT_RUN
+
+    @property
+    def command(self) -> str:
+        """The command that runs it whole."""
+        return f"tf-gnc reproduce {self.table} --rows={self.name}"
+
+    def config(self, method: str, seed: int = 0, **chosen: Any) -> RunConfig:
+        """Returns the configuration of one run.
+
+        Args:
+            method: One of `methods`.
+            seed: Decides weights, order, augmentation and random noise.
+            **chosen: Fields of `RunConfig`, in place of the recipe's.
+        """
+        plan = self.plan([method], [seed], **chosen)
+        return plan.runs[0]
+
+    def plan(
+        self,
+        methods: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        baseline: str | None = None,
+        scale: float = 1.0,
+        **chosen: Any,
+    ) -> Plan:
+        """Returns the recipe as a comparison.
+
+        Args:
+            methods: Some of the recipe's; default all.
+            seeds: Default as many as the recipe has, from 0.
+            baseline: As for `make_plan`.
+            scale: Share of the epochs, above 0 and at most 1. Warm-up, decays
+                and switch keep their places in the run.
+            **chosen: Fields of `RunConfig`, in place of the recipe's.
+
+        Raises:
+            ValueError: If a value is illegal, or a method isn't the recipe's.
+        """
+        methods = list(methods or self.methods)
+        for method in methods:
+            _check.choice("methods", method, self.methods)
+        scale = _check.real("scale", scale, above=0, maximum=1)
+        settings = {"dataset": self.dataset, "deterministic": True}
+        settings |= self._scaled(scale)
+        settings |= {k: v for k, v in chosen.items() if v is not None}
+        # What matters to other methods of the recipe only is no mistake.
+        used = {name for m in methods for name in METHODS[m].settings}
+        depends = {name for m in METHODS.values() for name in m.settings}
+        idle = (depends - used) & set(self.settings) - set(chosen)
+        plan = make_plan(
+            methods,
+            list(seeds or range(self.seeds)),
+            baseline,
+            **{k: v for k, v in settings.items() if k not in idle},
+        )
+        notes = [f"Published: {self.source}"] if self.published else []
+        if self.published_note:
+            notes.append(f"Published besides: {self.published_note}")
+        if scale != 1 or chosen.keys() & self._decisive():
+            notes.append(
+                "This was not the recipe as it stands: its runs were shorter "
+                "or otherwise different, and so can't be held against what "
+                "was published."
+            )
+        return dataclasses.replace(
+            plan,
+            title=self.name,
+            published=self.published,
+            notes=tuple(notes),
+        )
+
+    def debug(self) -> "Recipe":
+        """Returns the same recipe, a few steps long and with tiny batches."""
+        settings = {**self.settings, **_DEBUG, "learning_rate": 0.01}
+        for name in ("decay_steps", "collapse_epoch", "start_rate"):
+            settings.pop(name, None)
+        if self.dataset == "imagenet2012":
+            settings["image_size"] = 32
+        else:
+            settings["model"] = "resnet8"
+        if "gnc_to_rnc" not in self.methods:
+            del settings["switch_epoch"]
+        return dataclasses.replace(
+            self, settings=settings, seeds=1, cost="seconds", published={},
+            published_note="",
+        )  # fmt: skip
+
+    def header(self) -> str:
+        """Returns what there is to know before one runs it."""
+        config = self.config(self.methods[0])
+        lines = [
+            f"{self.name} ({self.table}): {self.summary}",
+            f"  Run:        {self.command}",
+            f"  Setting:    {config.dataset}, {config.model}, "
+            f"{config.num_workers} workers x {config.examples_per_worker} "
+            f"examples, {config.epochs} epochs, {self.seeds} seeds of "
+            f"{', '.join(self.methods)}",
+            f"  Source:     {self.source}",
+            f"  Cost:       {self.cost}",
+        ]
+        if self.published or self.published_note:
+            found = [f"{m} {value}" for m, value in self.published.items()]
+            found += [self.published_note] if self.published_note else []
+            lines.append(f"  Published:  {', '.join(found)}")
+        lines.append(f"  Seen here:  {self.seen}")
+        return "\n".join(
+            textwrap.fill(line, 78, subsequent_indent=" " * 14)
+            for line in lines
+        )
+
+    def _scaled(self, scale: float) -> dict[str, Any]:
+        """Returns the settings, all that counts in epochs shortened."""
+        settings = dict(self.settings)
+        if scale == 1:
+            return settings
+        whole = make_config(self.dataset, **_without_rule(settings)).epochs
+        epochs = max(2, math.ceil(whole * scale))
+        for name in ("switch_epoch", "collapse_epoch"):
+            if settings.get(name):
+                place = settings[name] * epochs // whole
+                settings[name] = max(1, min(place, epochs - 1))
+        if settings.get("decay_steps"):
+            steps = settings["decay_steps"] * epochs / whole
+            settings["decay_steps"] = math.ceil(steps)
+        return {**settings, "epochs": epochs}
+
+    def _decisive(self) -> set[str]:
+        """Returns the fields whose change makes another experiment of it."""
+        names = {field.name for field in dataclasses.fields(RunConfig)}
+        return names - {"data_dir", "download", "threads", "deterministic"}
+
+
+def _without_rule(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k != "switch_epoch"}
