@@ -153,3 +153,61 @@ def test_alpha_schedule__bad_values__errors_show_them():
     negative = tf_gnc.callbacks.AlphaSchedule(lambda epoch: -0.5)
     with pytest.raises(ValueError, match="alpha=-0.5"):
         _run([negative], noise=tf_gnc.GradientNoise(1.0))
+
+
+class _Measured(keras.callbacks.Callback):
+    """Puts given numbers into the epochs' logs; None for nothing."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.values[epoch] is not None:
+            logs["measured"] = self.values[epoch]
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "first"),
+    [
+        ([1.0, 0.6, 0.4, 0.9, 0.9], {}, 3),
+        ([1.0, 0.4, 0.9, 0.4, 0.4], {"patience": 2}, 5),
+        ([1.0, None, 0.4, None, 1.0], {}, 3),
+        ([1.0, 0.9, 0.9, 0.9, 0.9], {}, None),
+        ([9.0, 1.0, 1.0, 0.6, 0.4], {"start_epoch": 1}, 5),
+        ([1.0, 0.7, 0.7, 0.7, 0.7], {"share": 0.8}, 2),
+        ([0.4, 0.8, 0.5, 0.3, 1.0], {}, 4),  # of the highest, not the first
+    ],
+)
+def test_switch_on_drop__measured_numbers__switches_in_the_epoch_after(
+    values, settings, first
+):
+    gnc, rnc = tf_gnc.GradientNoise(0.1), tf_gnc.RandomNoise(0.1)
+    note = _Note()
+    switch = tf_gnc.callbacks.SwitchNoiseOnDrop(rnc, "measured", **settings)
+    _run([_Measured([*values, 1.0]), switch, note], epochs=6, noise=gnc)
+    want = [gnc if first is None or e < first else rnc for e in range(6)]
+    assert note.rules == want
+    assert switch.switched == (first is not None)
+
+
+def test_switch_on_drop__number_never_measured__says_so():
+    switch = tf_gnc.callbacks.SwitchNoiseOnDrop(None, "measured")
+    with pytest.raises(KeyError, match="none of them had"):
+        _run([switch], epochs=1, noise=tf_gnc.GradientNoise(0.1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"noise": "rnc"}, "`noise` must be a noise rule"),
+        ({"share": 0}, "`share`"),
+        ({"share": 1.5}, "`share`"),
+        ({"patience": 0}, "`patience`"),
+        ({"start_epoch": -1}, "`start_epoch`"),
+    ],
+)
+def test_switch_on_drop__illegal_argument__is_refused(arguments, message):
+    arguments = {"noise": None, "monitor": "measured", **arguments}
+    with pytest.raises(ValueError, match=message):
+        tf_gnc.callbacks.SwitchNoiseOnDrop(**arguments)

@@ -4,6 +4,7 @@ Floor 3: may import from floors 0 to 2.
 """
 
 import inspect
+import math
 from collections.abc import Callable
 
 import keras
@@ -25,6 +26,14 @@ def check_model(callback: keras.callbacks.Callback, model: keras.Model) -> None:
             "tf_gnc.GNCTrainStep, such as a tf_gnc.GNCModel, got a "
             f"{type(model).__name__}."
         )
+
+
+def _check_rule(noise: NoiseRule | None) -> NoiseRule | None:
+    if noise is not None and not isinstance(noise, NoiseRule):
+        raise ValueError(
+            f"`noise` must be a noise rule or None, got noise={noise!r}."
+        )
+    return noise
 
 
 class _NoiseCallback(keras.callbacks.Callback):
@@ -63,11 +72,7 @@ class SwitchNoise(_NoiseCallback):
     def __init__(self, epoch: int, noise: NoiseRule | None) -> None:
         super().__init__()
         self.epoch = _check.integer("epoch", epoch, minimum=0)
-        if noise is not None and not isinstance(noise, NoiseRule):
-            raise ValueError(
-                f"`noise` must be a noise rule or None, got noise={noise!r}."
-            )
-        self.noise = noise
+        self.noise = _check_rule(noise)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Rejects a switch that the run would never reach."""
@@ -83,6 +88,85 @@ class SwitchNoise(_NoiseCallback):
         """Switches if the epoch has come and the rule isn't in force yet."""
         if epoch >= self.epoch and self.model.noise_rule != self.noise:
             self.model.noise_rule = self.noise
+
+
+class SwitchNoiseOnDrop(_NoiseCallback):
+    r"""Puts another rule in force once a measured number has dropped.
+
+    Experimental, and not in the paper, which switches at a fixed epoch
+    because similarity to the full gradient (Fig. 3 b) and the spread of the
+    displaced models' losses (Fig. 4 b, c) drop in the later part of training.
+    This watches such a number itself, in the epoch's logs: `Probe` puts there
+    `probe_similarity` and `probe_loss_spread_std`, for two. List the probe
+    before this callback.
+
+    The rule changes with the epoch after the one at whose end the number has
+    been below `share` times its highest value so far for `patience` epochs.
+    Epochs without the number don't count.
+
+    Args:
+        noise: The new rule, or None for plain data-parallel SGD.
+        monitor: Name in the epoch's logs of a number that is above 0.
+        share: Of the highest value; above 0, at most 1.
+        patience: Epochs in succession, at least 1.
+        start_epoch: Epochs, counted from 0, before this one aren't looked at:
+            during the warm-up numbers move for other reasons.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+        KeyError: In `fit`, if no epoch's logs have had the number.
+
+    Example:
+        >>> switch = SwitchNoiseOnDrop(
+        ...     RandomNoise(alpha=2.0), "probe_similarity", share=0.5)
+        >>> switch.switched
+        False
+    """
+
+    def __init__(
+        self,
+        noise: NoiseRule | None,
+        monitor: str,
+        share: float = 0.5,
+        patience: int = 1,
+        start_epoch: int = 0,
+    ) -> None:
+        super().__init__()
+        self.noise = _check_rule(noise)
+        self.monitor = monitor
+        self.share = _check.real("share", share, above=0, maximum=1)
+        self.patience = _check.integer("patience", patience, minimum=1)
+        self.start_epoch = _check.integer("start_epoch", start_epoch, minimum=0)
+        self.highest = -math.inf
+        self.low_epochs = 0
+        self.switched = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Switches if it is time and the rule isn't in force yet."""
+        if self.switched and self.model.noise_rule != self.noise:
+            self.model.noise_rule = self.noise
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks at the number."""
+        value = (logs or {}).get(self.monitor)
+        if self.switched or value is None or epoch < self.start_epoch:
+            return
+        if value >= self.share * self.highest:
+            self.low_epochs = 0
+        else:
+            self.low_epochs += 1
+        self.highest = max(self.highest, float(value))
+        self.switched = self.low_epochs >= self.patience
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Complains if there was nothing to look at."""
+        epochs = self.params.get("epochs")
+        if self.highest == -math.inf and (epochs or 0) > self.start_epoch:
+            raise KeyError(
+                f"`monitor` must be a number in the epoch's logs, got "
+                f"monitor={self.monitor!r}, which none of them had. A "
+                "tf_gnc.callbacks.Probe before this callback puts it there."
+            )
 
 
 class AlphaSchedule(_NoiseCallback):

@@ -42,6 +42,8 @@ def build_flags() -> FlagSet:
         _define_size(flag_set)
     with flag_set.group("Optimizer"):
         _define_optimizer(flag_set)
+    with flag_set.group("Learning rate over the run"):
+        _define_schedule(flag_set)
     with flag_set.group("Noise"):
         _define_noise(flag_set)
     with flag_set.group("This run"):
@@ -174,6 +176,9 @@ def _define_optimizer(flag_set: FlagSet) -> None:
     flag_set.number(
         "weight_decay", "L2 in the gradient, 0 or more.", RunConfig.weight_decay
     )
+
+
+def _define_schedule(flag_set: FlagSet) -> None:
     flag_set.number(
         "warmup",
         "Fraction of the run during which the rate climbs, 0 to 1. Default: "

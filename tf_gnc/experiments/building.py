@@ -224,7 +224,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     Example:
         >>> loss = SmoothedCrossentropy(0.5, from_logits=False)
-        >>> round(float(loss([0], [[0.75, 0.25]])), 4)  # 3/4, 1/4 at best
+        >>> y_true, y_pred = np.array([0]), np.array([[0.75, 0.25]])
+        >>> round(float(loss(y_true, y_pred)), 4)  # the least there can be
         0.5623
     """
 
