@@ -96,9 +96,9 @@ class SwitchNoiseOnDrop(_NoiseCallback):
     Experimental, and not in the paper, which switches at a fixed epoch
     because similarity to the full gradient (Fig. 3 b) and the spread of the
     displaced models' losses (Fig. 4 b, c) drop in the later part of training.
-    This watches such a number itself, in the epoch's logs: `Probe` puts there
-    `probe_similarity` and `probe_loss_spread_std`, for two. List the probe
-    before this callback.
+    This watches such a number itself, in the epoch's logs: `Probe` puts
+    `probe_similarity_total` and `probe_loss_spread_std` there, for two. List
+    the probe before this callback.
 
     The rule changes with the epoch after the one at whose end the number has
     been below `share` times its highest value so far for `patience` epochs.
@@ -118,7 +118,7 @@ class SwitchNoiseOnDrop(_NoiseCallback):
 
     Example:
         >>> switch = SwitchNoiseOnDrop(
-        ...     RandomNoise(alpha=2.0), "probe_similarity", share=0.5)
+        ...     RandomNoise(alpha=2.0), "probe_similarity_total", share=0.5)
         >>> switch.switched
         False
     """
