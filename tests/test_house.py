@@ -28,7 +28,6 @@ FLOORS = {
         "threads",
     ],
     1: [
-        "analysis",
         "data",
         "memory",
         "model_state",
@@ -40,11 +39,13 @@ FLOORS = {
         "workers",
     ],
     2: [
+        "analysis",
         "compiling",
         "distribute",
         "fitting",
         "plan",
         "signals",
+        "step_probe",
         "totals",
         "train_step",
     ],
@@ -53,7 +54,7 @@ FLOORS = {
     5: ["cli"],
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names}
-# The files of this floor are one step, cut into pieces.
+# The files of this floor are one step, cut into pieces, and what looks into it.
 OPEN_FLOOR = 2
 
 # "About 300": noise.py, two rules with their mathematics, has a few more.

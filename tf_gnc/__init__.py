@@ -26,6 +26,7 @@ _EXPORTS = {
     "GradientNoise": "tf_gnc.noise",
     "NoiseRule": "tf_gnc.noise",
     "RandomNoise": "tf_gnc.noise",
+    "analysis": None,
     "callbacks": None,
     "data": None,
     "distribute": None,

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_gnc import _check, _keras_compat, fitting, workers
 from tf_gnc.distribute import chief
 from tf_gnc.noise import NoiseRule
-from tf_gnc.plan import StepPlan
+from tf_gnc.plan import StepPlan, check_accumulation, check_rule
 
 
 class NoiseSettings(_keras_compat.SeveralProcesses):
@@ -26,6 +26,7 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     _gnc_alpha = 0.0
     _gnc_plan = None
     _gnc_skip = None
+    _gnc_probing = False
 
     def compile(
         self,
@@ -51,12 +52,12 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
                 multiple of the replicas, or if the optimizer accumulates
                 gradients.
         """
-        _check_rule(noise)
+        check_rule(noise)
         replicas = self.distribute_strategy.num_replicas_in_sync
         if num_workers is not None:
             workers.per_replica(num_workers, replicas)
         super().compile(*args, **kwargs)
-        _check_accumulation(self.optimizer, num_workers or replicas)
+        check_accumulation(self.optimizer, num_workers or replicas)
         self._gnc_num_workers = num_workers
         self._gnc_plan = None
         self._gnc_compiled_rule = noise
@@ -85,13 +86,32 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
 
     @noise_rule.setter
     def noise_rule(self, rule: NoiseRule | None) -> None:
-        _check_rule(rule)
-        was_made = self.train_function is not None
-        self.train_function = None
+        check_rule(rule)
         self._gnc_plan = None
         self._set_noise(rule)
-        if was_made:
-            self.make_train_function()
+        if self.train_function is not None:
+            self.make_train_function(force=True)
+
+    @property
+    def probes_steps(self) -> bool:
+        """Whether each step leaves its measures in `step_plan.probe`.
+
+        Assigning puts it in force from the next step on, which is traced
+        anew; the noise and its memory stay as they are. False at first.
+        """
+        return self._gnc_probing
+
+    @probes_steps.setter
+    def probes_steps(self, value: bool) -> None:
+        value = _check.boolean("probes_steps", value)
+        if value == self._gnc_probing:
+            return
+        self._gnc_probing = value
+        if self._gnc_plan is not None:
+            with tf.init_scope():
+                self._gnc_plan.set_probing(value, self.distribute_strategy)
+        if self.train_function is not None:
+            self.make_train_function(force=True)
 
     @property
     def num_workers(self) -> int:
@@ -283,7 +303,11 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     def _make_plan(self) -> None:
         with tf.init_scope():
             self._gnc_plan = StepPlan(
-                self, self._gnc_rule, self._gnc_num_workers, self._gnc_alpha
+                self,
+                self._gnc_rule,
+                self._gnc_num_workers,
+                self._gnc_alpha,
+                self._gnc_probing,
             )
 
     def _warn_of_changed_weights(self) -> None:
@@ -297,29 +321,3 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
                 "until then the same weights are trained as before.",
                 stacklevel=4,
             )
-
-
-def _check_rule(noise: Any) -> None:
-    if noise is not None and not isinstance(noise, NoiseRule):
-        raise ValueError(
-            "`noise` must be a noise rule such as "
-            "tf_gnc.GradientNoise(alpha=0.1), or None, got "
-            f"noise={noise!r}."
-        )
-
-
-def _check_accumulation(
-    optimizer: keras.optimizers.Optimizer, num_workers: int
-) -> None:
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    steps = inner.gradient_accumulation_steps
-    if steps:
-        raise ValueError(
-            "Workers take the place of gradient accumulation, which Keras "
-            "can't run under a distribution strategy, got "
-            f"gradient_accumulation_steps={steps}. Leave it out, make the "
-            f"batch {steps} times as large and pass "
-            f"num_workers={steps * num_workers}: each worker's rows then "
-            "pass through the model by themselves, as an accumulated batch's "
-            "would."
-        )

@@ -11,6 +11,7 @@ Floor 2: may import from floors 0 and 1.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,6 +21,7 @@ from tf_gnc.layout import WeightLayout
 from tf_gnc.memory import GradientMemory, MemoryStep
 from tf_gnc.noise import NoiseRule
 from tf_gnc.signals import Signals
+from tf_gnc.step_probe import StepProbe
 
 
 class StepPlan:
@@ -30,6 +32,10 @@ class StepPlan:
         rule: The noise rule, or None for plain data-parallel SGD.
         num_workers: M, or None for one worker per replica.
         alpha: The coefficient to start with.
+        probing: Whether the steps leave their measures in `probe`.
+
+    Attributes:
+        probe: Takes each step's measures; None for steps that make none.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class StepPlan:
         rule: NoiseRule | None,
         num_workers: int | None,
         alpha: float,
+        probing: bool = False,
     ) -> None:
         strategy = model.distribute_strategy
         self.rule = rule
@@ -71,6 +78,23 @@ class StepPlan:
             )
             if not model.optimizer.built:
                 model.optimizer.build(self.variables)
+        self.set_probing(probing, strategy)
+
+    def set_probing(
+        self, probing: bool, strategy: tf.distribute.Strategy
+    ) -> None:
+        """Has steps that are traced from now on make measures, or none.
+
+        Args:
+            probing: Whether they do.
+            strategy: Is to hold the variable.
+        """
+        self.probe: StepProbe | None = None
+        if probing:
+            with strategy.scope():
+                self.probe = StepProbe(
+                    self.num_workers, self.num_replicas, self.layout.dtype
+                )
 
     def first_worker(self) -> tf.Tensor | int:
         """Returns the global index of this replica's first worker."""
@@ -94,21 +118,57 @@ class StepPlan:
             Takes a worker's index on this replica, 0 to V - 1; returns x_i,
             shape `(P,)`.
         """
+        noise = self.noise(optimizer, memory)
+        displace = self.displace(clean, optimizer)
+        return lambda worker: displace(noise(worker))
+
+    def noise(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        memory: MemoryStep | None,
+    ) -> Callable[[tf.Tensor], tf.Tensor | None]:
+        """Returns a function from worker to its noise, before any scaling.
+
+        Args:
+            optimizer: Gives the number of steps taken.
+            memory: As for `displacement`.
+
+        Returns:
+            Takes a worker's index on this replica, 0 to V - 1; returns what
+            `NoiseRule.noise` does, shape `(P,)`, or None without a rule.
+        """
         rule, layout = self.rule, self.layout
         if rule is None:
-            return lambda worker: clean
-        rate = self._noise_rate(optimizer)
-        scale = rule.scale(clean, self.alpha * rate, layout)
+            return lambda worker: None
         # Counted from 0, before this step's update.
         step = tf.convert_to_tensor(optimizer.iterations)
 
-        def displaced(worker: tf.Tensor) -> tf.Tensor:
+        def noise(worker: tf.Tensor) -> tf.Tensor:
             gradient_noise = None if memory is None else memory.noise(worker)
             index = self.first_worker() + worker
-            noise = rule.noise(step, index, gradient_noise, layout)
-            return rule.displace(clean, scale, noise, layout)
+            return rule.noise(step, index, gradient_noise, layout)
 
-        return displaced
+        return noise
+
+    def displace(
+        self, clean: tf.Tensor, optimizer: keras.optimizers.Optimizer
+    ) -> Callable[[tf.Tensor | None], tf.Tensor]:
+        """Returns a function from a worker's noise to its displaced weights.
+
+        Args:
+            clean: The clean weights x, shape `(P,)`.
+            optimizer: Gives eta_t.
+
+        Returns:
+            Takes what the function from `noise` gives; returns x_i, shape
+            `(P,)`.
+        """
+        rule, layout = self.rule, self.layout
+        if rule is None:
+            return lambda noise: clean
+        rate = self._noise_rate(optimizer)
+        scale = rule.scale(clean, self.alpha * rate, layout)
+        return lambda noise: rule.displace(clean, scale, noise, layout)
 
     def _noise_rate(self, optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
         """Returns the noise's eta_t: a scalar, or a vector of shape `(P,)`.
@@ -153,4 +213,44 @@ class StepPlan:
             self.layout.dtype,
             delay=self.parallel - 1,
             undoable=self.scales_loss,
+        )
+
+
+def check_rule(noise: Any) -> None:
+    """Checks that `noise` is a noise rule or None.
+
+    Raises:
+        ValueError: If it isn't.
+    """
+    if noise is not None and not isinstance(noise, NoiseRule):
+        raise ValueError(
+            "`noise` must be a noise rule such as "
+            "tf_gnc.GradientNoise(alpha=0.1), or None, got "
+            f"noise={noise!r}."
+        )
+
+
+def check_accumulation(
+    optimizer: keras.optimizers.Optimizer, num_workers: int
+) -> None:
+    """Checks that the optimizer leaves it to the workers to add up gradients.
+
+    Args:
+        optimizer: As given to `compile`.
+        num_workers: M.
+
+    Raises:
+        ValueError: If it accumulates gradients.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = inner.gradient_accumulation_steps
+    if steps:
+        raise ValueError(
+            "Workers take the place of gradient accumulation, which Keras "
+            "can't run under a distribution strategy, got "
+            f"gradient_accumulation_steps={steps}. Leave it out, make the "
+            f"batch {steps} times as large and pass "
+            f"num_workers={steps * num_workers}: each worker's rows then "
+            "pass through the model by themselves, as an accumulated batch's "
+            "would."
         )

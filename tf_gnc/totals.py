@@ -27,15 +27,21 @@ class Totals:
         plan: The plan in force.
         state: The model's state in this step.
         memory: The gradients of the step before, if the rule needs them.
+        clean: The clean weights x, shape `(P,)`.
     """
 
     def __init__(
-        self, plan: StepPlan, state: ModelState, memory: MemoryStep | None
+        self,
+        plan: StepPlan,
+        state: ModelState,
+        memory: MemoryStep | None,
+        clean: tf.Tensor,
     ) -> None:
         self._plan = plan
         self._layout = plan.layout
         self._state = state
         self._memory = memory
+        self._clean = clean
         # Known once the worker body has been traced.
         self._connected: list[bool] = []
         self._structure: Any = None
@@ -53,6 +59,7 @@ class Totals:
             "state": self._state.first(),
             "pending": self._memory.pending if self._memory else (),
             "culprit": tf.constant(-1),
+            "probe": self._plan.probe.first() if self._plan.probe else (),
             "outputs": [
                 tf.TensorArray(
                     spec.dtype, self._plan.per_replica, element_shape=spec.shape
@@ -68,6 +75,7 @@ class Totals:
         worker: tf.Tensor,
         results: tuple[tf.Tensor, list[tf.Tensor | None], Any],
         state: dict[str, Any],
+        place: tuple[tf.Tensor | None, tf.Tensor],
     ) -> dict[str, Any]:
         """Returns the totals with one worker's results added.
 
@@ -78,6 +86,7 @@ class Totals:
                 variable, None where the loss does not depend on the variable;
                 and its predictions.
             state: The model state that the next worker finds.
+            place: Its noise, None without a rule, and its weights x_i.
         """
         loss, gradients, y_pred = results
         self._connected = [g is not None for g in gradients]
@@ -98,6 +107,9 @@ class Totals:
             "state": state,
             "pending": pending,
             "culprit": self._culprit(totals["culprit"], worker, gradient),
+            "probe": self._probed(
+                totals["probe"], worker, loss, gradient, place
+            ),
             "outputs": [
                 array.write(worker, output)
                 for array, output in zip(
@@ -130,8 +142,10 @@ class Totals:
             totals["state"]["statistics"] / self._plan.per_replica,
             signals.outgoing(culprit, num_rows, dtype),
         ]
+        if self._plan.probe:
+            parts.append(tf.reshape(totals["probe"], [-1]))
         vector = workers.mean_over_replicas(tf.concat(parts, axis=0))
-        gradient, statistics, said = tf.split(
+        gradient, statistics, said, *table = tf.split(
             vector, [part.shape[0] for part in parts]
         )
         valid = signals.incoming(said, step, culprit, num_rows)
@@ -140,6 +154,10 @@ class Totals:
             finite = tf.reduce_all(tf.math.is_finite(gradient))
             self._memory.end(
                 gradient, finite if valid is None else finite & valid
+            )
+        if self._plan.probe:
+            self._plan.probe.record(
+                table[0], self._clean, gradient, num_rows, valid
             )
         return gradient, statistics, valid
 
@@ -191,6 +209,26 @@ class Totals:
         finite = tf.math.is_finite(tf.reduce_sum(gradient))
         index = self._plan.first_worker() + worker
         return tf.where(finite | (culprit >= 0), culprit, index)
+
+    def _probed(
+        self,
+        table: Any,
+        worker: tf.Tensor,
+        loss: tf.Tensor,
+        gradient: tf.Tensor,
+        place: tuple[tf.Tensor | None, tf.Tensor],
+    ) -> Any:
+        """Returns the probe's table with the worker's column, if there is one.
+
+        The displacement is what the worker's weights came to, rounding
+        included.
+        """
+        if not self._plan.probe:
+            return table
+        noise, displaced = place
+        index = self._plan.first_worker() + worker
+        vectors = (gradient, noise, displaced - self._clean)
+        return self._plan.probe.add(table, index, loss, vectors)
 
 
 def outputs_of(y_pred: Any) -> list[Any]:

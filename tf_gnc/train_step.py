@@ -92,19 +92,23 @@ class GNCTrainStep(NoiseSettings):
         state = ModelState(self, plan.generator, layout.dtype)
         outputs = self._probe(state, (x, y, sample_weight))
         memory = plan.memory.begin_step() if plan.memory else None
-        totals = Totals(plan, state, memory)
         clean = layout.pack([v.value for v in plan.variables])  # x
-        displaced = plan.displacement(clean, optimizer, memory)
+        totals = Totals(plan, state, memory, clean)
+        noise = plan.noise(optimizer, memory)
+        displace = plan.displace(clean, optimizer)
 
         def work(worker: tf.Tensor, sums: dict[str, Any]) -> dict[str, Any]:
             index = plan.first_worker() + worker  # in the whole cluster
-            weights = layout.unpack(displaced(worker))  # x_i
+            omega = noise(worker)
+            displaced = displace(omega)  # x_i
+            weights = layout.unpack(displaced)
             pairs = list(zip(plan.variables, weights, strict=True))
             scope = state.scope(pairs, index, sums["state"])
             rows = workers.rows((x, y, sample_weight), worker, plan.per_replica)
             results = self._differentiate(scope, weights, *rows)
             after = state.collect(scope, index, sums["state"])
-            return totals.add(sums, worker, results, after)
+            place = (omega, displaced)
+            return totals.add(sums, worker, results, after, place)
 
         sums = totals.first(outputs)
         sums = workers.for_each(work, sums, plan.per_replica, plan.parallel)

@@ -137,6 +137,11 @@ def share(data: Any, part: int, num_parts: int) -> Any:
     return _map_tensors(take, data)
 
 
+def between(data: Any, begin: int, end: int) -> Any:
+    """Returns rows `[begin, end)` of a batch; see `rows`."""
+    return _map_tensors(lambda leaf: _slice(leaf, begin, end - begin), data)
+
+
 def even_rows(data: Any, workers_per_replica: int) -> Any:
     """Returns as many of a batch's first rows as the workers can share."""
 

@@ -1,6 +1,17 @@
-"""Keras callbacks: noise that changes as a model trains, and backups."""
+"""Keras callbacks: noise that changes, backups, and measurements."""
 
 from tf_gnc.callbacks.backup import BackupAndRestore
-from tf_gnc.callbacks.noise import AlphaSchedule, SwitchNoise
+from tf_gnc.callbacks.noise import (
+    AlphaSchedule,
+    SwitchNoise,
+    SwitchNoiseOnDrop,
+)
+from tf_gnc.callbacks.probe import Probe
 
-__all__ = ["AlphaSchedule", "BackupAndRestore", "SwitchNoise"]
+__all__ = [
+    "AlphaSchedule",
+    "BackupAndRestore",
+    "Probe",
+    "SwitchNoise",
+    "SwitchNoiseOnDrop",
+]

@@ -1,0 +1,129 @@
+"""What one worker does at weights of the caller's choosing.
+
+It displaces them as the plan says, calls the model in a scope that keeps all
+assignments from it, and differentiates its own mean loss. This file knows one
+replica and one worker of it; rows and loops are the caller's.
+
+Symbols   V  workers per replica (tf_gnc.workers)
+          P  number of trainable scalars (tf_gnc.layout)
+
+Floor 2: may import from floors 0 and 1 and from this floor.
+"""
+
+import contextlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc.model_state import ModelState
+from tf_gnc.plan import StepPlan
+from tf_gnc.train_step import GNCTrainStep
+
+KINDS = ("losses", "gradient", "hessian", "full")
+"""What a run gives besides losses: nothing, the gradient, the Hessian times a
+vector, or the gradient over any number of rows."""
+
+
+class OneWorker:
+    """The workers of one replica, one at a time. Make one per traced run.
+
+    Args:
+        model: A built and compiled model.
+        plan: Its plan, perhaps with another rule.
+        kind: One of `KINDS`.
+        weights: What the displacements are added to, shape `(P,)`.
+        vector: What the Hessian is multiplied by, `(P,)`.
+        relative: What to bring each displacement to, in ||x||; None leaves it.
+
+    Attributes:
+        size: Length of the vector that a call returns: P or 0.
+    """
+
+    def __init__(
+        self,
+        model: GNCTrainStep,
+        plan: StepPlan,
+        kind: str,
+        weights: tf.Tensor,
+        vector: tf.Tensor,
+        relative: float | None,
+    ) -> None:
+        self.size = 0 if kind == "losses" else plan.layout.size
+        self._model, self._plan, self._kind = model, plan, kind
+        self._weights, self._vector = weights, vector
+        self._relative = relative
+        self._state = ModelState(model, plan.generator, plan.layout.dtype)
+        self._metrics = [
+            tf.convert_to_tensor(v.value) for v in model.metrics_variables
+        ]
+        memory = plan.memory.begin_step() if plan.memory else None
+        self._clean = plan.layout.pack([v.value for v in plan.variables])  # x
+        self._displaced = plan.displacement(
+            self._clean, model.optimizer, memory
+        )
+
+    def __call__(
+        self, worker: tf.Tensor, index: tf.Tensor, rows: Any
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs a worker.
+
+        Args:
+            worker: Its index on this replica, 0 to V - 1.
+            index: What tells its seeds from those of others.
+            rows: Its rows, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+            Its loss, its gradient's squared norm (0 for `"losses"`) and its
+            relative displacement, in a tensor of shape `(3,)`; and the vector
+            of its kind, shape `(size,)`.
+        """
+        plan, length = self._plan, tf.norm(self._clean)
+        move = self._displaced(worker) - self._clean
+        if self._relative is not None:
+            wanted = self._relative * length
+            move *= tf.math.divide_no_nan(wanted, tf.norm(move))
+        weights = plan.layout.unpack(self._weights + move)  # x_i
+        pairs = list(zip(plan.variables, weights, strict=True))
+        scope = self._state.scope(pairs, index, {"metrics": self._metrics})
+        loss, gradient, vector = self._differentiate(scope, weights, rows)
+        numbers = [
+            tf.cast(loss, plan.layout.dtype),
+            tf.reduce_sum(gradient**2),
+            tf.math.divide_no_nan(tf.norm(move), length),
+        ]
+        return tf.stack(numbers), vector
+
+    def _differentiate(
+        self, scope: keras.StatelessScope, weights: list[tf.Tensor], rows: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the loss, its gradient and the vector that is asked for."""
+        layout = self._plan.layout
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(rows)
+        twice = self._kind == "hessian"
+        tape = tf.GradientTape() if twice else contextlib.nullcontext()
+        with tape:
+            if twice:
+                tape.watch(weights)
+            loss, gradients, _ = self._model._differentiate(
+                scope, weights, x, y, sample_weight
+            )
+            if self._kind == "losses":  # The graph drops the way back.
+                nothing = tf.zeros([0], layout.dtype)
+                return loss, nothing, nothing
+            # None where the loss doesn't depend on a weight.
+            gradient = layout.pack(
+                [
+                    tf.zeros_like(w) if g is None else g
+                    for g, w in zip(gradients, weights, strict=True)
+                ]
+            )
+        if not twice:
+            return loss, gradient, gradient
+        product = tape.gradient(
+            gradient,
+            weights,
+            output_gradients=self._vector,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return loss, gradient, layout.pack(product)

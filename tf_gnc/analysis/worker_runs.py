@@ -1,0 +1,261 @@
+"""The workers of a training step, run to look and not to train.
+
+The same pieces as in the step: the plan's displacement, each worker's rows,
+its stateless scope, its own mean loss. But the weights are the caller's, and
+nothing is assigned: neither weights nor noise memory, moving statistics,
+seeds or metrics. What is measured from the losses and gradients is the
+business of the other files of this folder.
+
+Symbols   M, R, V  workers, replicas, workers per replica (tf_gnc.workers)
+          P        number of trainable scalars (tf_gnc.layout)
+          b        rows per worker
+
+Floor 2: may import from floors 0 and 1 and from this floor.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_gnc import _check, _keras_compat, workers
+from tf_gnc.analysis import checks
+from tf_gnc.analysis.one_worker import KINDS, OneWorker
+from tf_gnc.noise import NoiseRule
+from tf_gnc.train_step import GNCTrainStep
+
+
+class Sweep(NamedTuple):
+    """What one run of all workers gives, the same in every process.
+
+    Attributes:
+        losses: Each worker's mean loss, shape `(M,)`, float64.
+        squares: Squared norm of each worker's gradient, shape `(M,)`.
+        displacements: ||x_i - x|| / ||x|| of each worker, shape `(M,)`.
+        mean: Mean over the workers of their gradients, shape `(P,)`.
+    """
+
+    losses: np.ndarray
+    squares: np.ndarray
+    displacements: np.ndarray
+    mean: tf.Tensor
+
+
+class WorkerRuns:
+    """Losses and gradients of a model's workers at weights of your choice.
+
+    Workers call the model in training mode, as in the training step: each
+    normalises with its own rows and draws, from the seeds of the coming step,
+    its own masks. Each kind of run is traced once, for the CPU or the GPU and
+    without XLA. Make it, and call it, in all processes.
+
+    Args:
+        model: A compiled `GNCTrainStep` model.
+        batch: A global batch, `(x,)`, `(x, y)` or `(x, y, sample_weight)`,
+            whose rows M divides; in several processes the same whole batch in
+            each.
+        noise: `"model"` displaces the workers as the coming step would; a
+            rule displaces them by that rule; None not at all.
+        relative_displacement: If set, each worker's displacement is brought
+            to this multiple of ||x||. One that is zero remains so.
+
+    Attributes:
+        plan: The model's `StepPlan`, with the rule that was asked for.
+        rows_per_worker: b.
+
+    Raises:
+        ValueError: If the model isn't compiled or has no trainable weights,
+            if the workers can't share the batch, or if a rule needs gradients
+            that the model doesn't remember.
+
+    Example:
+        >>> inputs = keras.Input((2,))
+        >>> model = GNCModel(inputs, keras.layers.Dense(1)(inputs))
+        >>> model.compile("sgd", "mse", num_workers=4)
+        >>> runs = WorkerRuns(model, (np.ones((8, 2)), np.zeros((8, 1))))
+        >>> runs.losses().losses.shape, runs.gradient().mean.shape
+        ((4,), TensorShape([3]))
+    """
+
+    def __init__(
+        self,
+        model: GNCTrainStep,
+        batch: Any,
+        *,
+        noise: NoiseRule | str | None = "model",
+        relative_displacement: float | None = None,
+    ) -> None:
+        checks.model(model)
+        batch = checks.batch(batch)
+        num_rows = checks.num_rows(batch)
+        workers.check_batch(num_rows, model.num_workers, "a batch")
+        if relative_displacement is not None:
+            relative_displacement = _check.real(
+                "relative_displacement", relative_displacement, minimum=0
+            )
+        self._model = model
+        self._strategy = model.distribute_strategy
+        with self._strategy.scope():
+            _keras_compat.build(model, batch)
+        self.plan = checks.plan_with(model, noise)
+        self.rows_per_worker = num_rows // self.plan.num_workers
+        self._relative = relative_displacement
+        self._batch = self._distribute(batch)
+        self._functions = {
+            kind: tf.function(
+                functools.partial(self._on_all_replicas, kind), autograph=False
+            )
+            for kind in KINDS
+        }
+
+    @property
+    def weights(self) -> tf.Tensor:
+        """The model's weights x as they are now, shape `(P,)`."""
+        return self.plan.layout.pack([v.value for v in self.plan.variables])
+
+    def losses(self, weights: tf.Tensor | None = None) -> Sweep:
+        """Runs the workers forward only; the `mean` gradient is empty.
+
+        Args:
+            weights: What the displacements are added to, `(P,)`; by default
+                the model's own. The displacements belong to the model's own.
+        """
+        return self._run("losses", weights)
+
+    def gradient(self, weights: tf.Tensor | None = None) -> Sweep:
+        """Runs the workers forward and backward; see `losses`."""
+        return self._run("gradient", weights)
+
+    def hessian_product(
+        self, vector: tf.Tensor, weights: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns the mean loss's Hessian times a vector, shape `(P,)`.
+
+        Args:
+            vector: Of shape `(P,)`.
+            weights: As for `losses`.
+        """
+        return self._run("hessian", weights, vector).mean
+
+    def full_gradient(self, dataset: tf.data.Dataset) -> tf.Tensor:
+        """Returns the mean gradient over a whole data set, shape `(P,)`.
+
+        The data go through the model in pieces of b rows, as a worker's rows
+        do, the last piece perhaps a smaller one; each row weighs the same,
+        and each piece draws masks of its own.
+
+        Args:
+            dataset: Finite, of batches of any size. In several processes each
+                gives all of it, in the same order.
+
+        Raises:
+            ValueError: If the data set isn't one, is endless or is empty.
+        """
+        total, seen = tf.zeros([self.plan.layout.size], tf.float64), 0
+        size = self.rows_per_worker * self.plan.num_workers
+        weights = self.weights
+        for step, batch in enumerate(checks.batches(dataset, size)):
+            first = tf.constant(step * self.plan.num_workers)
+            rows = self._distribute(batch)
+            _, gradient = self._call("full", rows, first, weights, weights)
+            total += tf.cast(gradient, tf.float64)
+            seen += checks.num_rows(batch)
+        if not seen:
+            raise ValueError(
+                "`dataset` must have rows, got one that is empty. Give the "
+                "training set in batches."
+            )
+        return total / seen
+
+    def _distribute(self, batch: Any) -> Any:
+        """Returns each replica's rows: those of its V workers, if so many."""
+        size = self.rows_per_worker * self.plan.per_replica
+        num_rows = checks.num_rows(batch)
+
+        def share(context: tf.distribute.experimental.ValueContext) -> Any:
+            begin = min(context.replica_id_in_sync_group * size, num_rows)
+            return workers.between(batch, begin, min(begin + size, num_rows))
+
+        return self._strategy.experimental_distribute_values_from_function(
+            share
+        )
+
+    def _run(
+        self,
+        kind: str,
+        weights: tf.Tensor | None,
+        vector: tf.Tensor | None = None,
+    ) -> Sweep:
+        dtype = self.plan.layout.dtype
+        weights = self.weights if weights is None else tf.cast(weights, dtype)
+        vector = weights if vector is None else tf.cast(vector, dtype)
+        numbers, total = self._call(
+            kind, self._batch, tf.constant(0), weights, vector
+        )
+        num_rows = self.rows_per_worker * self.plan.num_workers
+        return Sweep(*numbers.numpy().astype("float64").T, total / num_rows)
+
+    def _call(self, kind: str, *arguments: Any) -> Any:
+        # Called by itself, a function that is made anew for each measurement
+        # would be warned of as one that is traced in a loop.
+        function = self._functions[kind].get_concrete_function(*arguments)
+        return function(*arguments)
+
+    def _on_all_replicas(
+        self,
+        kind: str,
+        batch: Any,
+        first: tf.Tensor,
+        weights: tf.Tensor,
+        vector: tf.Tensor,
+    ) -> tuple[tf.Tensor | None, tf.Tensor]:
+        """Returns the workers' numbers, and their vectors' sum over rows.
+
+        Args:
+            kind: One of `KINDS`.
+            batch: Each replica's rows.
+            first: What counts the pieces of a data set before these.
+            weights: What the displacements are added to.
+            vector: What the Hessian is multiplied by.
+        """
+        strategy = self._strategy
+
+        def on_replica(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+            worker = OneWorker(
+                self._model, self.plan, kind, weights, vector, self._relative
+            )
+            return self._on_replica(worker, first, batch)
+
+        numbers, total = strategy.run(on_replica, args=(batch,))
+        total = strategy.reduce("SUM", total, axis=None)
+        if kind == "full":  # Of no use, and not equally many everywhere.
+            return None, total
+        return strategy.gather(numbers, axis=0), total
+
+    def _on_replica(
+        self, one: OneWorker, first: tf.Tensor, batch: Any
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs this replica's workers: one for b rows, one for what is over."""
+        dtype, b = self.plan.layout.dtype, self.rows_per_worker
+        num_rows = checks.num_rows(batch)
+        pieces = num_rows // b
+        even = workers.between(batch, 0, pieces * b)
+        before = first + self.plan.first_worker()
+
+        def work(worker: tf.Tensor, totals: Any) -> Any:
+            numbers, total = totals
+            rows = workers.rows(even, worker, pieces)
+            number, vector = one(worker, before + worker, rows)
+            return numbers.write(worker, number), total + b * vector
+
+        numbers = tf.TensorArray(dtype, pieces, element_shape=[3])
+        totals = numbers, tf.zeros([one.size], dtype)
+        if pieces:
+            totals = workers.for_each(work, totals, pieces, self.plan.parallel)
+        numbers, total = totals[0].stack(), totals[1]
+        if num_rows % b:
+            last = tf.constant(pieces)
+            rest = workers.between(batch, pieces * b, num_rows)
+            total += (num_rows % b) * one(last, before + last, rest)[1]
+        return numbers, total

@@ -1,0 +1,162 @@
+r"""The measures that a probe can take: their names, arguments and numbers.
+
+    cheap  read from the table that each step leaves (tf_gnc.step_probe)
+    full   calls of tf_gnc.analysis, which evaluate the model anew
+
+Floor 3: may import from floors 0 to 2.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tf_gnc import _check, analysis
+from tf_gnc.analysis.noise_scale import estimates, noise_scale
+from tf_gnc.step_probe import StepTable
+
+
+def noise_norm(table: StepTable) -> float:
+    r"""Returns the mean over workers of :math:`\|\omega_i\|`."""
+    return float(np.mean(np.sqrt(table.noise_squares)))
+
+
+def relative_displacement(table: StepTable) -> float:
+    r"""Returns the mean over workers of :math:`\|x_i - x\| / \|x\|`."""
+    lengths = np.sqrt(table.displacement_squares)
+    norm = math.sqrt(table.weights_square)
+    return float(np.mean(lengths)) / norm if norm else 0.0
+
+
+def loss_spread(table: StepTable) -> dict[str, float]:
+    """Returns min, max, standard deviation and mean of the workers' losses."""
+    losses = table.losses
+    return {
+        "min": float(losses.min()),
+        "max": float(losses.max()),
+        "std": float(losses.std()),
+        "mean": float(losses.mean()),
+    }
+
+
+def gradient_noise_scale(table: StepTable) -> float | None:
+    """Returns the step's `analysis.noise_scale.noise_scale`, in examples."""
+    return noise_scale(*_squares(table))
+
+
+def gradient_and_noise(table: StepTable) -> tuple[float, float]:
+    """Returns the two estimates whose ratio the noise scale is."""
+    return estimates(*_squares(table))
+
+
+CHEAP: dict[str, Callable[[StepTable], Any]] = {
+    "noise_norm": noise_norm,
+    "relative_displacement": relative_displacement,
+    "loss_spread": loss_spread,
+    "gradient_noise_scale": gradient_noise_scale,
+}
+FULL = ("similarity", "spectrum", "sharpness", "smoothness")
+
+
+def arguments(
+    measures: str | Iterable[str] | Mapping[str, Mapping[str, Any]],
+    batch: Any,
+    dataset: Any,
+) -> dict[str, dict[str, Any]]:
+    """Returns the measures that were asked for, and what each is called with.
+
+    Args:
+        measures: Names, or names with keyword arguments.
+        batch: For the measures that take one and weren't given another.
+        dataset: Likewise.
+
+    Raises:
+        ValueError: If a measure is unknown, or an argument is unknown or
+            missing.
+    """
+    if isinstance(measures, str):
+        measures = [measures]
+    if not isinstance(measures, Mapping):
+        measures = {name: {} for name in measures}
+    if not measures:
+        raise ValueError(
+            "`measures` must name a measure at least, got none. Choose from "
+            f"{', '.join([*CHEAP, *FULL])}."
+        )
+    shared = {"batch": batch, "dataset": dataset}
+    return {
+        _check.choice("measures", name, [*CHEAP, *FULL]): _arguments(
+            name, given or {}, shared
+        )
+        for name, given in measures.items()
+    }
+
+
+def _arguments(
+    name: str, given: Mapping[str, Any], shared: Mapping[str, Any]
+) -> dict[str, Any]:
+    parameters = {}
+    if name in FULL:
+        signature = inspect.signature(getattr(analysis, name))
+        _, *rest = signature.parameters.values()  # without the model
+        parameters = {p.name: p for p in rest}
+    unknown = [key for key in given if key not in parameters]
+    if unknown:
+        legal = ", ".join(parameters) or "none"
+        raise ValueError(
+            f"`{name}` takes the arguments {legal}, got {unknown[0]}="
+            f"{given[unknown[0]]!r}. Leave it out of `measures`."
+        )
+    found = {
+        key: value
+        for key, value in shared.items()
+        if key in parameters and value is not None
+    }
+    found |= given
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in found:
+            raise ValueError(
+                f"The measure {name!r} needs a `{key}`, got {key}=None. Pass "
+                f"Probe(..., {key}=...)."
+            )
+    return found
+
+
+def scalars(name: str, value: Any) -> dict[str, float]:
+    """Returns the single numbers in a measure's value, with their names.
+
+    Args:
+        name: The measure's.
+        value: A number, or a dict; lists, and what a dict has for each layer
+            under `layers`, are left out.
+
+    Example:
+        >>> scalars("similarity", {"total": 0.5, "layers": {"a": 0.5}})
+        {'similarity_total': 0.5}
+    """
+    if isinstance(value, Mapping):
+        found = {}
+        for key, part in value.items():
+            if key != "layers":
+                found |= scalars(f"{name}_{key}", part)
+        return found
+    return {name: float(value)} if isinstance(value, int | float) else {}
+
+
+def as_json(value: Any) -> Any:
+    """Returns a value with None for each number that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: as_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _squares(table: StepTable) -> tuple[np.ndarray, float, int, int]:
+    b = table.examples_per_worker
+    big = b * len(table.gradient_squares)
+    return table.gradient_squares, table.mean_gradient_square, b, big

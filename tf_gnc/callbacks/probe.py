@@ -1,0 +1,237 @@
+r"""Measures a run while it trains, into a file, the logs and TensorBoard.
+
+Knows when to measure and where numbers go. What they are is in measures.py.
+
+Floor 3: may import from floors 0 to 2.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import _check, analysis
+from tf_gnc.callbacks import measures as named
+from tf_gnc.callbacks.noise import check_model
+from tf_gnc.callbacks.probe_rows import ProbeRows
+from tf_gnc.distribute.strategies import is_chief
+from tf_gnc.step_probe import StepTable
+
+# What `tf.summary.scalar` says of a number; it needs TensorBoard installed,
+# which may be on another machine.
+_SCALAR = tf.compat.v1.SummaryMetadata(
+    plugin_data={"plugin_name": "scalars"}, data_class="DATA_CLASS_SCALAR"
+)
+
+
+class Probe(keras.callbacks.Callback):
+    r"""Measures noise, losses and gradients as a model trains.
+
+    Cheap measures are made inside the compiled step, of the step just taken,
+    at a fraction of a millisecond and three norms for each worker:
+
+    - `noise_norm`: mean over the workers of :math:`\|\omega_i\|`, the noise
+      before any scaling: Eq. 4's for GNC, Eq. 5's :math:`u_i / \|u_i\|`
+      filter by filter for RNC, 0 without a rule.
+    - `relative_displacement`: mean of :math:`\|x_i - x\| / \|x\|`, with x the
+      clean weights before the update.
+    - `loss_spread`: min, max, standard deviation and mean of the workers'
+      losses :math:`f(d_i; x_i)`.
+    - `gradient_noise_scale`: McCandlish et al. (2018), arXiv:1812.06162, A.1,
+      in examples, from the workers' gradients (b examples each) and their mean
+      (M b): see `tf_gnc.analysis.noise_scale`. None where noise drowns the
+      gradient, so that the estimate of :math:`|G|^2` isn't above 0. With
+      alpha > 0 the gradients are taken at displaced weights and their spread
+      is that of the displacements too. An epoch's number is the ratio of the
+      mean estimates, as the source advises, not the mean of the ratios.
+
+    Full measures are made between steps, of the weights and noise that the
+    coming step has, by the function of that name in `tf_gnc.analysis`:
+    `similarity`, `spectrum`, `sharpness`, `smoothness`. They cost as much as
+    many steps; training goes on as if they had not been made.
+
+    Both at the steps `every`, `2 * every`, ... of the optimizer's count. With
+    `steps_per_execution` above 1, at the end of the call in which such a step
+    fell; the cheap measures are then those of the call's last step. A step
+    that `mixed_float16` skips isn't counted; one that isn't finite has None
+    for its cheap measures and `"valid": false`.
+
+    Rows: a line of `directory/probe.jsonl` each, `{"step": n, "epoch": e,
+    measure: value, ...}`, the epoch counted from 1. A run that
+    `BackupAndRestore` takes up again has each row once. A file of another run
+    is renamed to `probe-1.jsonl`, never overwritten.
+
+    Logs: each number's mean over the epoch as `probe_<name>`, parts as
+    `probe_loss_spread_std`; numbers for each layer stand in the rows alone.
+    NaN if there was none in this epoch. Callbacks that read the logs
+    (`CSVLogger`, `TensorBoard`, `EarlyStopping`) must come after this one in
+    the list; Keras's own history and progress bar do.
+
+    In several processes all measure together and the first one writes.
+
+    Args:
+        measures: Names, or a dict from names to keyword arguments of the
+            functions in `tf_gnc.analysis`: `{"sharpness": {"eigenvalues": 2}}`.
+        every: Steps from one measurement to the next.
+        batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, for full
+            measures; in several processes the same whole batch in each.
+        dataset: The training set in batches, for `similarity`.
+        directory: Where the rows go; None for logs alone.
+        log_dir: Where TensorBoard reads the same numbers by step; None for
+            nowhere.
+
+    Raises:
+        ValueError: If a measure is unknown or lacks an argument, or if `every`
+            is below 1; in `fit`, if the model can't be measured.
+        NotADirectoryError: In `fit`, if `directory` is a file.
+        OSError: In `fit`, if the system refuses to write.
+
+    Example:
+        >>> probe = Probe(["noise_norm", "loss_spread"], every=10)
+        >>> list(probe.measures)
+        ['noise_norm', 'loss_spread']
+    """
+
+    backed_up = ("_seen", "_sums")  # see tf_gnc.callbacks.state
+
+    def __init__(
+        self,
+        measures: str | Iterable[str] | Mapping[str, Mapping[str, Any]],
+        every: int = 1,
+        batch: Any = None,
+        dataset: Any = None,
+        directory: str | os.PathLike | None = None,
+        log_dir: str | os.PathLike | None = None,
+    ) -> None:
+        super().__init__()
+        self.every = _check.integer("every", every, minimum=1)
+        self.measures = named.arguments(measures, batch, dataset)
+        self.directory, self.log_dir = directory, log_dir
+        self._cheap = [name for name in self.measures if name in named.CHEAP]
+        self._rows: ProbeRows | None = None
+        self._writer: tf.summary.SummaryWriter | None = None
+        self._turned_on = self._took_up = False
+        self._before = self._epoch = 0
+        self._seen: int | None = None  # The optimizer's count.
+        # By name, a sum and what to divide it by.
+        self._sums: dict[str, list[float]] = {}
+
+    def set_model(self, model: keras.Model) -> None:
+        """Takes the model; Keras calls this."""
+        check_model(self, model)
+        super().set_model(model)
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Has the step make its measures, if any are wanted."""
+        if "gradient_noise_scale" in self._cheap and self.model.num_workers < 2:
+            raise ValueError(
+                "The measure 'gradient_noise_scale' compares workers and "
+                "needs 2 or more, got num_workers=1. Compile the model with "
+                "`num_workers=`, or leave the measure out."
+            )
+        if is_chief(self.model.distribute_strategy):
+            if self.directory is not None:
+                self._rows = ProbeRows(self.directory)
+            if self.log_dir is not None:
+                path = os.fspath(self.log_dir)
+                self._writer = tf.summary.create_file_writer(path)
+        self._took_up = False
+        if self._cheap and not self.model.probes_steps:
+            self.model.probes_steps = self._turned_on = True
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Begins the epoch's means."""
+        self._epoch = epoch
+        self._sums = {name: [0.0, 0.0] for name in self._sums}
+
+    def on_train_batch_begin(
+        self, batch: int, logs: dict | None = None
+    ) -> None:
+        """Notes the count, and at first looks at the rows of earlier runs."""
+        self._before = self._iterations()
+        # Here, because a backup has been restored and no probe has written.
+        if not self._took_up and self._rows is not None:
+            same_run = self._seen == self._before
+            self._rows.take_up(self._before, same_run)
+        self._took_up = True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Measures if it is time."""
+        if self.model.is_skipping:
+            return
+        step = self._seen = self._iterations()
+        if step // self.every == self._before // self.every:
+            return
+        row = {"step": step, "epoch": self._epoch + 1}
+        if self._cheap:
+            row |= self._measure_step()
+        for name, arguments in self.measures.items():
+            if name in named.FULL:
+                value = getattr(analysis, name)(self.model, **arguments)
+                row[name] = named.as_json(value)
+        numbers: dict[str, float] = {}
+        for name in self.measures:
+            numbers |= named.scalars(name, row[name])
+        for name, number in numbers.items():
+            if name != "gradient_noise_scale":
+                self._add(name, number, 1)
+        if self._rows is not None:
+            self._rows.append(row)
+        if self._writer is not None:
+            with self._writer.as_default(step=step):
+                for name, number in numbers.items():
+                    tf.summary.write(f"probe_{name}", number, metadata=_SCALAR)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds the epoch's means to its logs."""
+        if logs is not None:
+            for name, (total, weight) in self._sums.items():
+                mean = total / weight if weight > 0 else math.nan
+                logs[f"probe_{name}"] = mean
+        if self._writer is not None:
+            self._writer.flush()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Leaves the step as it was."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._turned_on:
+            self.model.probes_steps = self._turned_on = False
+
+    def _measure_step(self) -> dict[str, Any]:
+        """Returns the cheap measures of the last step."""
+        table = self._read()
+        if not table.valid:
+            return {"valid": False, **dict.fromkeys(self._cheap)}
+        if "gradient_noise_scale" in self._cheap:
+            gradient, noise = named.gradient_and_noise(table)
+            if math.isfinite(gradient) and math.isfinite(noise):
+                self._add("gradient_noise_scale", noise, gradient)
+        return {
+            name: named.as_json(named.CHEAP[name](table))
+            for name in self._cheap
+        }
+
+    def _read(self) -> StepTable:
+        probe = self.model.step_plan.probe
+        table = probe and probe.read(self.model.distribute_strategy)
+        if table is None:
+            raise ValueError(
+                "The cheap measures are made by `GNCTrainStep.train_step`, "
+                "got a model whose steps leave none: it has a `train_step` of "
+                "its own, or no trainable weights. Leave out "
+                f"{', '.join(self._cheap)}."
+            )
+        return table
+
+    def _add(self, name: str, number: float, weight: float) -> None:
+        total = self._sums.setdefault(name, [0.0, 0.0])
+        total[0] += number
+        total[1] += weight
+
+    def _iterations(self) -> int:
+        return int(self.model.optimizer.iterations.numpy())
