@@ -76,6 +76,9 @@ def test_spectrum__known_covariance__has_its_eigenvalues(
         np.testing.assert_allclose(
             kernel["percentiles"][key], value, rtol=1e-5, atol=1e-6
         )
+    # One direction, of length sqrt(5): 5 / M.
+    bias = found["layer/bias"]["percentiles"]["100"]
+    np.testing.assert_allclose(bias, 1.25, rtol=1e-5)
 
 
 def test_spectrum__layer_smaller_than_the_workers__has_no_condition_number():
@@ -83,8 +86,7 @@ def test_spectrum__layer_smaller_than_the_workers__has_no_condition_number():
     _remember(model, _known_gradients())
     bias = spectrum(model)["layers"]["layer/bias"]
     assert bias["condition_number"] is None
-    # One direction, of length sqrt(5): 5 / M.
-    np.testing.assert_allclose(bias["percentiles"]["100"], 1.25, rtol=1e-5)
+    assert bias["percentiles"]["100"] > 1
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
