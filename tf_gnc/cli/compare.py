@@ -34,7 +34,10 @@ _SUMMARY = (
 )
 
 # Flags of `tf-gnc train` that are up to the comparison.
-_LEFT_OUT = ("backup", "method", "resume", "run_dir", "seed", "strategy")
+_LEFT_OUT = (
+    "backup", "method", "resume", "run_dir", "seed", "strategy",
+    *train.MEASUREMENTS,
+)  # fmt: skip
 
 # Flags that aren't part of a run's configuration.
 _NOT_CONFIG = ("baseline", "methods", "recipe", "seeds", *HOW)

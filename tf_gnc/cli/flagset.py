@@ -133,6 +133,8 @@ class FlagSet:
         lines = [f"Usage: {self.usage} [--flags]", ""]
         lines += textwrap.wrap(self.summary, 78)
         for title, names in self._groups.items():
+            if not names:  # left out, all of them
+                continue
             lines += ["", f"{title}:"]
             for name in names:
                 lines += _explain(self.values[name])

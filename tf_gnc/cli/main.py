@@ -52,6 +52,10 @@ COMMANDS: Mapping[str, Command] = types.MappingProxyType(
             "tf_gnc.cli.tune",
             "Search the noise's coefficient alpha on short runs.",
         ),
+        "analyze": Command(
+            "tf_gnc.cli.analyze",
+            "Draw the paper's figures from what runs have recorded.",
+        ),
         "launch": Command(
             "tf_gnc.cli.launch",
             "Run a command in several processes that train together.",

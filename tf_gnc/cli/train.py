@@ -1,7 +1,8 @@
 """`tf-gnc train`: turns flags into a configuration, and a run into words.
 
 All of what a run does is in tf_gnc.experiments, its flags are in
-train_flags.py; here is only what to say and return when something is wrong.
+train_flags.py and measurement_flags.py; here is only what to say and return
+when something is wrong.
 
 Floor 5: may import from all floors.
 """
@@ -17,8 +18,14 @@ import tensorflow as tf
 from rich.console import Console
 
 from tf_gnc.cli import errors, progress, startup
-from tf_gnc.cli.flagset import UsageError
-from tf_gnc.cli.train_flags import USAGE, build_flags, to_fields
+from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.cli.measurement_flags import (
+    MEASUREMENTS,
+    define_measurements,
+    recording_of,
+)
+from tf_gnc.cli.train_flags import USAGE, to_fields
+from tf_gnc.cli.train_flags import build_flags as build_train_flags
 from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
 from tf_gnc.experiments import (
     METHODS,
@@ -30,10 +37,12 @@ from tf_gnc.experiments import (
     train,
 )
 
-__all__ = ["build_flags", "main"]
+__all__ = ["MEASUREMENTS", "build_flags", "main"]
 
 # Flags that say where and how, not what to run.
-_NOT_CONFIG = ("backup", "resume", "run_dir", "strategy", "verbose")
+_NOT_CONFIG = (
+    "backup", "resume", "run_dir", "strategy", "verbose", *MEASUREMENTS,
+)  # fmt: skip
 
 # What can go wrong in a run without anything being wrong in the program.
 _FAILURES = (
@@ -63,14 +72,14 @@ def main(arguments: Sequence[str]) -> int:
         verbose = given.get("verbose", False)
         config = _config(given)
         save_freq = _save_freq(given.get("backup"))
+        recording = recording_of(given)
         strategy = startup.start_tensorflow(
             config.threads, verbose, given.get("strategy", "auto")
         )
         # Started again by the launcher, a command goes on where it was.
         again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
-        placement = Placement(
-            strategy, save_freq, given.get("resume", False) or again
-        )
+        resume = given.get("resume", False) or again
+        placement = Placement(strategy, save_freq, resume, recording)
         command = shlex.join(["tf-gnc", "train", *arguments])
         prepared = prepare(config, given.get("run_dir"), command, placement)
     except (ValueError, OSError) as error:
@@ -94,6 +103,13 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\n{USAGE}: interrupted. {kept}", file=sys.stderr)
         return 130
     return 0
+
+
+def build_flags() -> FlagSet:
+    """Returns the flags of `tf-gnc train`."""
+    flag_set = build_train_flags()
+    define_measurements(flag_set)
+    return flag_set
 
 
 def _config(given: Mapping[str, Any]) -> RunConfig:

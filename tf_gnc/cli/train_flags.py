@@ -1,5 +1,7 @@
 """The flags of `tf-gnc train`, with their defaults as text.
 
+Those for what is recorded on the way are in measurement_flags.py.
+
 Floor 5: may import from all floors.
 """
 
@@ -32,7 +34,7 @@ _SUMMARY = (
 
 
 def build_flags() -> FlagSet:
-    """Returns the flags of `tf-gnc train`."""
+    """Returns the flags for what to run and where."""
     flag_set = FlagSet(USAGE, _SUMMARY)
     with flag_set.group("Data"):
         _define_data(flag_set)

@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,7 +22,7 @@ from tf_gnc import _keras_compat, workers
 from tf_gnc.plan import StepPlan
 from tf_gnc.train_step import GNCTrainStep
 
-__all__ = ["Measurement", "Probe", "probing"]
+__all__ = ["Measurement", "Probe", "measuring", "probing"]
 
 # What a probe sets for itself and puts back.
 _ATTRIBUTES = (
@@ -113,56 +114,7 @@ class Probe:
 
     def measure(self) -> Measurement:
         """Returns what the workers' noise would be in the next step."""
-        strategy = self._strategy
-
-        @tf.function
-        def run() -> Any:
-            rate, norms, total, largest = strategy.run(self._on_replica)
-            total = strategy.reduce("SUM", total, axis=None)
-            return (
-                strategy.gather(rate, axis=0)[0],
-                strategy.gather(norms, axis=0),
-                tf.reduce_max(tf.abs(total)),
-                tf.reduce_max(strategy.gather(largest, axis=0), axis=0),
-            )
-
-        rate, norms, total, largest = run()
-        return Measurement(
-            float(rate), norms.numpy(), float(total), *map(float, largest)
-        )
-
-    def _on_replica(self) -> tuple[tf.Tensor, ...]:
-        plan, optimizer = self._plan, self._model.optimizer
-        memory = plan.memory.begin_step() if plan.memory else None
-        clean = plan.layout.pack([v.value for v in plan.variables])  # x
-        displaced = plan.displacement(clean, optimizer, memory)
-        zeros = tf.zeros_like(clean)
-        mean = zeros
-        if plan.memory is not None:
-            mean = tf.convert_to_tensor(
-                _keras_compat.on_this_replica(plan.memory.mean)
-            )
-
-        def look(worker: tf.Tensor, state: Any) -> Any:
-            total, largest, norms = state
-            noise = zeros if memory is None else memory.noise(worker)
-            norm = tf.norm(displaced(worker) - clean)
-            largest = tf.maximum(largest, tf.reduce_max(tf.abs(noise)))
-            return total + noise, largest, norms.write(worker, norm)
-
-        norms = tf.TensorArray(clean.dtype, plan.per_replica, element_shape=[])
-        total, largest, norms = workers.for_each(
-            look, (zeros, zeros[0], norms), plan.per_replica, 1
-        )
-        rate = tf.cast(
-            tf.convert_to_tensor(optimizer.learning_rate), clean.dtype
-        )
-        return (
-            tf.reshape(rate, [1]),
-            tf.math.divide_no_nan(norms.stack(), tf.norm(clean)),
-            total,
-            tf.stack([[largest, tf.reduce_max(tf.abs(mean))]]),
-        )
+        return measuring(self._model)()
 
     def _weights(self) -> list[bytes]:
         """Returns the trainable weights, to the bit."""
@@ -173,6 +125,72 @@ class Probe:
                 variable.value
             )
         ]
+
+
+def measuring(model: GNCTrainStep) -> Callable[[], Measurement]:
+    """Returns a function that measures the noise of the step to come.
+
+    It takes no step and changes nothing. Good until the model gets another
+    plan: another rule, or a new `compile`.
+
+    Args:
+        model: A compiled model with its plan.
+    """
+    plan, strategy = model._gnc_plan, model.distribute_strategy
+
+    @tf.function
+    def run() -> Any:
+        rate, norms, total, largest = strategy.run(
+            lambda: _on_replica(plan, model.optimizer)
+        )
+        total = strategy.reduce("SUM", total, axis=None)
+        return (
+            strategy.gather(rate, axis=0)[0],
+            strategy.gather(norms, axis=0),
+            tf.reduce_max(tf.abs(total)),
+            tf.reduce_max(strategy.gather(largest, axis=0), axis=0),
+        )
+
+    def measure() -> Measurement:
+        rate, norms, total, largest = run()
+        return Measurement(
+            float(rate), norms.numpy(), float(total), *map(float, largest)
+        )
+
+    return measure
+
+
+def _on_replica(
+    plan: StepPlan, optimizer: keras.optimizers.Optimizer
+) -> tuple[tf.Tensor, ...]:
+    memory = plan.memory.begin_step() if plan.memory else None
+    clean = plan.layout.pack([v.value for v in plan.variables])  # x
+    displaced = plan.displacement(clean, optimizer, memory)
+    zeros = tf.zeros_like(clean)
+    mean = zeros
+    if plan.memory is not None:
+        mean = tf.convert_to_tensor(
+            _keras_compat.on_this_replica(plan.memory.mean)
+        )
+
+    def look(worker: tf.Tensor, state: Any) -> Any:
+        total, largest, norms = state
+        noise = zeros if memory is None else memory.noise(worker)
+        norm = tf.norm(displaced(worker) - clean)
+        largest = tf.maximum(largest, tf.reduce_max(tf.abs(noise)))
+        return total + noise, largest, norms.write(worker, norm)
+
+    norms = tf.TensorArray(clean.dtype, plan.per_replica, element_shape=[])
+    total, largest, norms = workers.for_each(
+        look, (zeros, zeros[0], norms), plan.per_replica, 1
+    )
+    rate = tf.cast(tf.convert_to_tensor(optimizer.learning_rate), clean.dtype)
+    return (
+        tf.reshape(rate, [1]),
+        tf.math.divide_no_nan(norms.stack(), tf.norm(clean)),
+        total,
+        tf.stack([[largest, tf.reduce_max(tf.abs(mean))]]),
+    )
 
 
 def _rows_of_process(

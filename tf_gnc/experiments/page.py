@@ -25,7 +25,7 @@ from tf_gnc.experiments.comparison import Result
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.tables import Table
 
-__all__ = ["to_html"]
+__all__ = ["STYLE", "html_table", "to_html"]
 
 # Stand in the drawing for what the style sheet decides: text, and one colour
 # for each of the first seeds, which then repeat with other dashes.
@@ -33,7 +33,7 @@ _INK = "#010203"
 _LINES = ("#010210", "#010211", "#010212", "#010213", "#010214")
 _DASHES = ("-", "--", ":", "-.")
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e;
   --page: #ffffff; --rule: #d1d9e0;
   --l0: #0b62c4; --l1: #b8430b; --l2: #19752f; --l3: #8a3ab0; --l4: #8c6100; }
@@ -76,17 +76,17 @@ def to_html(
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>{html.escape(table.title)}</title>",
-        f"<style>{_STYLE}</style></head><body>",
+        f"<style>{STYLE}</style></head><body>",
         f"<h1>{html.escape(table.title)}</h1>",
-        _html_table(table.header, table.rows),
+        html_table(table.header, table.rows),
         _html_list(table.notes),
         "<h2>Curves</h2>",
         f'<div class="wide">{_draw(plan, columns)}</div>',
         "<h2>Settings</h2>",
-        _html_table(["", "all runs"], _shared(plan), "word"),
-        _html_table(["", *plan.methods], _own(plan)),
+        html_table(["", "all runs"], _shared(plan), "word"),
+        html_table(["", *plan.methods], _own(plan)),
         "<h2>Versions and machine</h2>",
-        *(_html_table(["", "runs"], about, "word") for about in versions),
+        *(html_table(["", "runs"], about, "word") for about in versions),
         "<h2>Command</h2>",
         f"<pre>{html.escape(command)}</pre>",
         "</body></html>",
@@ -94,9 +94,16 @@ def to_html(
     return "\n".join(parts) + "\n"
 
 
-def _html_table(
+def html_table(
     header: Iterable[str], rows: Iterable[Sequence[Any]], kind: str = "number"
 ) -> str:
+    """Returns a table whose columns' names are `header`.
+
+    Args:
+        header: One for each cell of a row.
+        rows: The row's name and its other cells.
+        kind: Their class in `STYLE`.
+    """
     heads = "".join(f'<th scope="col">{_escape(h)}</th>' for h in header)
     lines = [
         f'<tr><th scope="row">{_escape(name)}</th>'

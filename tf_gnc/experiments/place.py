@@ -1,4 +1,4 @@
-"""Where a run takes place: its strategy, its directory, its backups.
+"""Where a run takes place: its strategy, its directory, what it records.
 
 None of this decides what comes out of a run. With several processes the first
 one, the chief, owns the directory; each of the others writes the same files to
@@ -23,6 +23,7 @@ from tf_gnc.distribute import processes
 from tf_gnc.distribute.strategies import is_chief, num_processes
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.files import RunFiles, new_run_dir
+from tf_gnc.experiments.recording import Recording
 
 __all__ = ["Placement", "RunPlace"]
 
@@ -43,11 +44,14 @@ class Placement:
             never.
         resume: Whether to take up a run in the same directory, if there is
             one.
+        recording: What is measured and kept on the way; another one may be
+            chosen when a run is taken up.
     """
 
     strategy: tf.distribute.Strategy
     save_freq: str | int | None = None
     resume: bool = False
+    recording: Recording = Recording()
 
 
 class RunPlace:
@@ -60,6 +64,7 @@ class RunPlace:
 
     Attributes:
         strategy: Holds the model.
+        recording: What is measured and kept on the way.
         is_chief: Whether this process owns the directory.
         directory: The run's directory.
         files: Where this process writes.
@@ -77,6 +82,7 @@ class RunPlace:
         placement: Placement,
     ) -> None:
         self.strategy = placement.strategy
+        self.recording = placement.recording
         self._placement = placement
         self._config = config
         self.is_chief = is_chief(self.strategy)

@@ -106,11 +106,13 @@ def prepare(
     Raises:
         DatasetNotFoundError: If the data set has not been prepared.
         ValueError: If the batch is larger than the data set, the replicas
-            don't divide the workers, or the run to be taken up is another.
+            don't divide the workers, the run to be taken up is another, or
+            what is to be measured needs more workers.
         OSError: If the directory is taken, can't be made, or the disk is
             full.
     """
     placement = placement or Placement(tf.distribute.get_strategy())
+    placement.recording.check(config)
     place = RunPlace(config, run_dir, placement)
     images = load_images(config)
     steps = steps_of_epoch(config, images)
@@ -153,8 +155,9 @@ def train(
     """Trains, and leaves the results in the run's directory.
 
     Writes metrics.jsonl (a row as each epoch ends), model.keras, curves.png
-    and, when all is well, summary.json. A run that is taken up after it has
-    ended is left as it is.
+    and, when all is well, summary.json; and, as the run goes, what the
+    placement's recording asks for. A run that is taken up after it has ended is
+    left as it is.
 
     Args:
         prepared: What `prepare` returned; good for one call.
@@ -197,6 +200,13 @@ def _fit(
     training, test = build_datasets(
         config, prepared.images, place.strategy, first_step
     )
+    recording = place.recording.callbacks(
+        config,
+        prepared.images,
+        place.files.directory,
+        prepared.steps_per_epoch,
+        first_step,
+    )
     prepared.model.fit(
         training,
         epochs=config.epochs,
@@ -207,6 +217,7 @@ def _fit(
         callbacks=[
             *METHODS[config.method].callbacks(config),
             log,
+            *recording,
             *callbacks,
             *backups,
         ],

@@ -1,0 +1,7 @@
+"""`tf-gnc tune`, for users of the repository and of Cloud TPU VMs."""
+
+import sys
+
+from tf_gnc.cli.main import main
+
+sys.exit(main(["tune", *sys.argv[1:]]))
