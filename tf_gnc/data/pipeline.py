@@ -192,10 +192,11 @@ def evaluation_dataset(
         all_images, all_labels = tf.constant(images), tf.constant(labels)
 
     def load(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        stop = start + batch_size
+        stop = tf.minimum(start + batch_size, len(images))
+        # Gathered: TensorFlow warns of slices that are cut anew, by `rebatch`.
         return (
             preprocess.evaluation(all_images[start:stop]),
-            all_labels[start:stop],
+            tf.gather(all_labels, tf.range(start, stop)),
         )
 
     dataset = tf.data.Dataset.range(0, len(images), batch_size)

@@ -91,7 +91,10 @@ def _draw_group(
     below.plot(
         places,
         # What diverged is off any scale.
-        [math.nan if t.num_diverged else t.displacement for t in group],
+        [
+            math.nan if t.num_diverged else t.displacement or math.nan
+            for t in group
+        ],
         "o-", markersize=4, lw=1.3, color=style["color"],
     )  # fmt: skip
 
