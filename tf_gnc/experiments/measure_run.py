@@ -24,7 +24,13 @@ from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.own import is_own, load_model
 from tf_gnc.train_step import GNCTrainStep
 
-__all__ = ["check_measures", "find_models", "measure"]
+__all__ = [
+    "check_measures",
+    "fill_noise",
+    "find_models",
+    "load_checkpoint",
+    "measure",
+]
 
 
 def check_measures(measures: Sequence[str]) -> None:
@@ -106,8 +112,8 @@ def measure(
     given = recording.measuring_data(measures, config, images)
     calls = arguments(measures, given.get("batch"), given.get("dataset"))
     for epoch, path in models.items():
-        model = _load(path, config)
-        _fill_noise(model, config, images, epoch * run.steps_per_epoch - 1)
+        model = load_checkpoint(path, config)
+        fill_noise(model, config, images, epoch * run.steps_per_epoch - 1)
         step = int(model.optimizer.iterations.numpy())
         row: dict[str, Any] = {"step": step, "epoch": epoch}
         for name, call in calls.items():
@@ -116,8 +122,16 @@ def measure(
         report(epoch, step)
 
 
-def _load(path: Path, config: RunConfig) -> GNCTrainStep:
-    """Returns a model as it was saved, compiled."""
+def load_checkpoint(path: Path, config: RunConfig) -> GNCTrainStep:
+    """Returns a model as it was saved, compiled.
+
+    Args:
+        path: A file of the run.
+        config: What was run.
+
+    Raises:
+        ValueError: If it can't be read or isn't ours.
+    """
     if is_own(config.model):
         load_model(config.model)  # Its module may register classes.
     try:
@@ -132,10 +146,17 @@ def _load(path: Path, config: RunConfig) -> GNCTrainStep:
     return model
 
 
-def _fill_noise(
+def fill_noise(
     model: GNCTrainStep, config: RunConfig, images: data.Source, step: int
 ) -> None:
-    """Has a model remember its workers' gradients, and nothing else."""
+    """Has a model remember its workers' gradients, and nothing else.
+
+    Args:
+        model: Compiled.
+        config: What was run.
+        images: The data set.
+        step: The step, counted from 0, on whose batch they are computed.
+    """
     rule = model.noise_rule
     if rule is None or not rule.remembers_gradients:
         return
