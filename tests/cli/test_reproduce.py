@@ -76,6 +76,8 @@ def test_reproduce__list__has_every_recipe(capsys):
         (["table2", "--rows=cifar10"], "got 'cifar10'"),
         (["table2", "--scale=2"], "--scale must be"),
         (["table2", "--scale=1/0"], "--scale must be"),
+        (["table2", "--scale=1e400"], "--scale must be"),
+        (["table2", "--scale=nan"], "--scale must be"),
         (["table2", "--scale=small"], "got 'small'"),
         (["table2", "--seeds=x"], "--seeds must be"),
         (["table2", "--methods=sgd"], "got methods='sgd'"),

@@ -79,6 +79,28 @@ _MODULE = """
         raise RuntimeError("a fault of its own")
 
     number = 3
+
+    def my_loss(y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(
+            y_true, y_pred, from_logits=True)
+
+    def own_loss():
+        model = build()
+        model.compile("sgd", my_loss)
+        return model
+
+    def few_outputs():
+        return keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+
+    def other_input():
+        return keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+
+    def two_inputs():
+        a, b = keras.Input((6,)), keras.Input((6,))
+        return keras.Model([a, b], keras.layers.Dense(3)(a + b))
+
+    def with_argument(x):
+        return build()
 """
 
 
@@ -99,7 +121,7 @@ def _config(mine, model="build", data="load", **chosen):
 
 
 @pytest.mark.parametrize(
-    "model", ["build", "with_softmax", "compiled", "mixed_in"]
+    "model", ["build", "with_softmax", "compiled", "mixed_in", "own_loss"]
 )
 def test_run__own_model_and_data__learns(mine, tmp_path, model):
     config = _config(
@@ -157,6 +179,10 @@ def test_own_data__an_epoch__is_each_example_once(mine, data):
         ("build", "endless", "Leave out `repeat`"),
         ("build", "missing", "must have a function 'missing', got None"),
         ("number", "load", "must have a function 'number', got a int"),
+        ("few_outputs", "load", r"3 or more, got outputs of shape \(2,\)"),
+        ("other_input", "load", r"of shape \(6,\), .* got \(5,\)"),
+        ("two_inputs", "load", r"got \(6,\) and \(6,\)"),
+        ("with_argument", "load", "must be a function without arguments"),
     ],
 )
 def test_run__own_function_gives_something_else__says_what(
@@ -174,9 +200,15 @@ def test_run__own_function_gives_something_else__says_what(
         ("a:b:c", "must be module:function"),
         (":load", "must be module:function"),
         ("mine.py:", "must be module:function"),
+        ("wrong_syntax:load", "can't be imported: SyntaxError"),
     ],
 )
-def test_make_config__no_such_function__says_so(tmp_path, name, message):
+def test_make_config__no_such_function__says_so(
+    tmp_path, monkeypatch, name, message
+):
+    (tmp_path / "wrong_syntax.py").write_text("def (:")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ValueError, match=message):
         run(make_config(name, model="resnet8"), tmp_path / "run")
 
@@ -219,9 +251,15 @@ def test_train__flags_that_contradict__are_refused(flags, message, capfd):
     assert message in capfd.readouterr().err
 
 
-def test_train__fault_in_the_users_function__is_not_hidden(mine, tmp_path):
-    with pytest.raises(RuntimeError, match="a fault of its own"):
+def test_train__fault_in_the_users_function__is_named(mine, tmp_path, capfd):
+    with pytest.raises(ValueError, match="RuntimeError: a fault of its own"):
         run(_config(mine, "broken"), tmp_path / "run")
+    flags = [f"--data_fn={mine}:load", f"--model_fn={mine}:broken"]
+    flags += ["--batch_size=32", f"--run_dir={tmp_path / 'run'}"]
+    assert train.main(flags) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+    assert train.main([*flags, "--verbose"]) == 2
+    assert "Traceback" in capfd.readouterr().err
 
 
 def test_compare__own_functions__gives_a_table(mine, tmp_path, capfd):

@@ -167,7 +167,13 @@ def test_recipe__of_mlperf__rates_climb_to_their_peak_and_stay_above_zero(name):
     # At the end of each epoch, the last step included.
     curve = [float(rates(step * steps - 1)) for step in range(1, config.epochs)]
     warm_up = round(config.warmup * config.epochs)
+    assert config.collapse_epoch is None
     assert float(rates(0)) == 0
+    after = (config.epochs * steps * 0.95) - warm_up * steps
+    share = 1 - int(after) / config.decay_steps
+    assert float(rates(warm_up * steps + int(after))) == pytest.approx(
+        config.learning_rate * share**2, rel=1e-5
+    )
     assert float(rates(warm_up * steps)) == pytest.approx(config.learning_rate)
     assert int(np.argmax(curve)) + 1 in (warm_up, warm_up + 1)
     assert min(curve) > 0 < float(rates(config.epochs * steps - 1))

@@ -5,6 +5,7 @@ Floor 3: may import from floors 0 to 2.
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -102,7 +103,7 @@ class SwitchNoiseOnDrop(_NoiseCallback):
 
     The rule changes with the epoch after the one at whose end the number has
     been below `share` times its highest value so far for `patience` epochs.
-    Epochs without the number don't count.
+    Epochs without the number, or with NaN, don't count.
 
     Args:
         noise: The new rule, or None for plain data-parallel SGD.
@@ -114,7 +115,6 @@ class SwitchNoiseOnDrop(_NoiseCallback):
 
     Raises:
         ValueError: If an argument is outside its range.
-        KeyError: In `fit`, if no epoch's logs have had the number.
 
     Example:
         >>> switch = SwitchNoiseOnDrop(
@@ -149,7 +149,9 @@ class SwitchNoiseOnDrop(_NoiseCallback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Looks at the number."""
         value = (logs or {}).get(self.monitor)
-        if self.switched or value is None or epoch < self.start_epoch:
+        if self.switched or epoch < self.start_epoch:
+            return
+        if value is None or math.isnan(value):
             return
         if value >= self.share * self.highest:
             self.low_epochs = 0
@@ -159,13 +161,15 @@ class SwitchNoiseOnDrop(_NoiseCallback):
         self.switched = self.low_epochs >= self.patience
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Complains if there was nothing to look at."""
+        """Warns if there was nothing to look at."""
         epochs = self.params.get("epochs")
         if self.highest == -math.inf and (epochs or 0) > self.start_epoch:
-            raise KeyError(
+            warnings.warn(
                 f"`monitor` must be a number in the epoch's logs, got "
-                f"monitor={self.monitor!r}, which none of them had. A "
-                "tf_gnc.callbacks.Probe before this callback puts it there."
+                f"monitor={self.monitor!r}, which none of them had: the rule "
+                "was never switched. A tf_gnc.callbacks.Probe before this "
+                "callback puts it there.",
+                stacklevel=2,
             )
 
 

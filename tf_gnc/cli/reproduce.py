@@ -138,8 +138,8 @@ def _comparisons(
 def _share(text: str) -> float:
     """Returns the number that `--scale` asks for."""
     try:
-        share = float(Fraction(text))
-    except (ValueError, ZeroDivisionError):
+        share = float(Fraction(text) if "/" in text else text)
+    except (OverflowError, ValueError, ZeroDivisionError):
         share = 0.0
     if not 0 < share <= 1:
         raise UsageError(

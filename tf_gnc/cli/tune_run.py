@@ -7,7 +7,6 @@ leaves diverged.json and ends with 0.
 Floor 5: may import from all floors.
 """
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from rich.console import Console
 
 from tf_gnc.cli import progress, startup
 from tf_gnc.experiments import Placement, RunConfig, prepare, train
+from tf_gnc.experiments.building import load_images
 from tf_gnc.experiments.displacement import DisplacementLog
 from tf_gnc.experiments.held_out import hold_out
 
@@ -68,10 +68,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         strategy = startup.start_tensorflow(config.threads, strategy="auto")
         placement = Placement(strategy, save_freq="auto", resume=True)
-        prepared = prepare(config, task["run_dir"], task["command"], placement)
+        images = load_images(config)
         if task["holdout"]:
-            held = hold_out(prepared.images, task["holdout"], config.seed)
-            prepared = dataclasses.replace(prepared, images=held)
+            images = hold_out(images, task["holdout"], config.seed)
+        prepared = prepare(
+            config, task["run_dir"], task["command"], placement, images
+        )
         log = DisplacementLog(prepared.files)
         try:
             with progress.show_progress(Console()) as callback:

@@ -18,7 +18,7 @@ from tf_gnc import data, models
 from tf_gnc.distribute.rows import deal_out
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods import METHODS
-from tf_gnc.experiments.own import is_own, load_data, load_model
+from tf_gnc.experiments.own import check_fit, is_own, load_data, load_model
 from tf_gnc.optimizers import LARS, MomentumSGD
 from tf_gnc.schedules import FinalCollapse, PolynomialDecay, StepDecay, WarmUp
 from tf_gnc.train_step import GNCModel, GNCTrainStep
@@ -133,6 +133,8 @@ def build_model(
     with _dtype_policy(config.dtype):
         if is_own(config.model):
             model = load_model(config.model)
+            if images is not None:
+                check_fit(config.model, model, images)
         else:
             model = _our_model(config, images)
         compiled = {}

@@ -202,9 +202,10 @@ def _set_rates(
         epochs = values["epochs"]
         if "learning_rate" not in values and batch_size in defaults.rates:
             values.setdefault("start_rate", 1.0)  # Table 4
-        steps = -(-4_120 * 32_768 * epochs // (batch_size * 90))
-        values.setdefault("decay_steps", steps)
-        values.setdefault("collapse_epoch", 80 * epochs // 90 or None)
+        if "decay_steps" not in values:  # Another curve doesn't collapse.
+            steps = -(-4_120 * 32_768 * epochs // (batch_size * 90))
+            values["decay_steps"] = steps
+            values.setdefault("collapse_epoch", 80 * epochs // 90 or None)
     values.setdefault("learning_rate", defaults.learning_rate(batch_size))
 
 

@@ -21,7 +21,14 @@ import tensorflow as tf
 from tf_gnc.data.pipeline import check_rows, example_seeds, steps_per_epoch
 from tf_gnc.train_step import GNCModel, GNCTrainStep
 
-__all__ = ["OwnData", "check_own", "is_own", "load_data", "load_model"]
+__all__ = [
+    "OwnData",
+    "check_fit",
+    "check_own",
+    "is_own",
+    "load_data",
+    "load_model",
+]
 
 _EVALUATION_BATCH = 500  # Examples; any number gives the same result.
 
@@ -154,12 +161,53 @@ def load_model(name: str) -> GNCTrainStep:
     )
     ours = GNCModel(inputs, outputs, name=model.name)
     if model.compiled:
-        ours.compile_from_config(model.get_compile_config())
+        ours.compile(model.optimizer, model.loss)
     return ours
 
 
+def check_fit(name: str, model: keras.Model, source: Any) -> None:
+    """Checks that a model of the user's suits the data.
+
+    Args:
+        name: The function that made it.
+        model: The model.
+        source: A data set, with `input_shape` and `num_classes`.
+
+    Raises:
+        ValueError: If it doesn't.
+    """
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        return  # Known once it is called.
+    shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
+    shape = tuple(source.input_shape)
+    fits = len(shapes) == 1 and len(shapes[0]) == len(shape)
+    if not fits or any(
+        a not in (None, b) for a, b in zip(shapes[0], shape, strict=True)
+    ):
+        raise ValueError(
+            f"The model of {name} must take examples of shape {shape}, as the "
+            f"data have them, got {' and '.join(map(str, shapes))}."
+        )
+    outputs = [tuple(tensor.shape[1:]) for tensor in model.outputs]
+    enough = len(outputs) == 1 and len(outputs[0]) == 1
+    if not enough or outputs[0][0] < source.num_classes:
+        raise ValueError(
+            f"The model of {name} must give one number for each class, "
+            f"{source.num_classes} or more, got outputs of shape "
+            f"{' and '.join(map(str, outputs))}."
+        )
+
+
 def _call(name: str) -> Any:
-    return _find(name)()
+    function = _find(name)
+    try:
+        return function()
+    except Exception as error:
+        raise ValueError(
+            f"{name} ended with {type(error).__name__}: {error}. It must be a "
+            "function without arguments; --verbose shows where it ended."
+        ) from error
 
 
 def _find(name: str) -> Callable[[], Any]:
@@ -176,6 +224,10 @@ def _find(name: str) -> Callable[[], Any]:
         raise ValueError(
             f"There is no module {module_name!r} to find {name} in. Start the "
             "command in its directory, or add that to PYTHONPATH."
+        ) from error
+    except Exception as error:
+        raise ValueError(
+            f"{name} can't be imported: {type(error).__name__}: {error}."
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):

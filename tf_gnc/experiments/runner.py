@@ -88,6 +88,7 @@ def prepare(
     run_dir: str | os.PathLike | None = None,
     command: str | None = None,
     placement: Placement | None = None,
+    images: data.Source | None = None,
 ) -> PreparedRun:
     """Makes all that a run needs, its directory and its config.json.
 
@@ -102,6 +103,7 @@ def prepare(
         command: The command that asked for the run, kept in config.json.
         placement: Where the run takes place. Default: the strategy in whose
             scope the call is made, and no backups.
+        images: Stand for the data set.
 
     Raises:
         DatasetNotFoundError: If the data set has not been prepared.
@@ -114,7 +116,7 @@ def prepare(
     placement = placement or Placement(tf.distribute.get_strategy())
     placement.recording.check(config)
     place = RunPlace(config, run_dir, placement)
-    images = load_images(config)
+    images = images or load_images(config)
     steps = steps_of_epoch(config, images)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()

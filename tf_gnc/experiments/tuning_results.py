@@ -129,7 +129,7 @@ def edges(
         tried = sorted({trial.point[place] for trial in trials})
         value = best.point[place]
         half = math.sqrt(tried[-1] / tried[0])
-        if half > 1 and value == tried[0]:
+        if half > 1 and value in (tried[0], tried[-1]):
             side = "lower" if value == tried[0] else "upper"
             found[name] = side, value / half, value * half
     return found
