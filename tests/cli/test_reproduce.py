@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from tf_gnc.cli import compare, compare_run
+from tf_gnc.cli import compare, compare_run, train
 from tf_gnc.cli.main import main
 from tf_gnc.experiments.recipes import RECIPES
 
@@ -81,7 +81,7 @@ def test_reproduce__list__has_every_recipe(capsys):
         (["table2", "--scale=small"], "got 'small'"),
         (["table2", "--seeds=x"], "--seeds must be"),
         (["table2", "--methods=sgd"], "got methods='sgd'"),
-        (["fig3c", "--methods=rnc"], "got methods='rnc'"),
+        (["fig3c", "--methods=gnc"], "got methods='gnc'"),
         (["table2", "more"], "only flags are understood"),
         (["laptop", "--out_dir=gs://b/c"], "must be a local directory"),
     ],
@@ -121,3 +121,26 @@ def test_compare__recipe_and_dataset__is_refused(tmp_path, monkeypatch, capsys):
     flags = ["--recipe=cifar10-laptop", "--dataset=digits"]
     assert main(["compare", *flags]) == 2
     assert "--recipe brings its data set" in capsys.readouterr().err
+
+
+def test_train__recipe__is_a_run_of_the_recipe(tmp_path):
+    flags = train.build_flags().parse(
+        ["--recipe=simple-2048", "--seed=3", "--data_dir=here", "--epochs=2"]
+    )
+    config = train._config(flags)
+    want = RECIPES["simple-2048"].config("dpsgd", 3, data_dir="here", epochs=2)
+    assert config == want
+    assert not config.batch_norm and config.learning_rate == 0.016
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--recipe=cifar10-laptop", "--dataset=digits"], "brings its data"),
+        (["--recipe=cifar11"], "got recipe='cifar11'"),
+        (["--recipe=simple-2048", "--method=gnc"], "got methods='gnc'"),
+    ],
+)
+def test_train__recipe_that_cannot_be__is_refused(flags, message, capsys):
+    assert main(["train", *flags]) == 2
+    assert message in capsys.readouterr().err

@@ -40,7 +40,7 @@ _LEFT_OUT = (
 )  # fmt: skip
 
 # Flags that aren't part of a run's configuration.
-_NOT_CONFIG = ("baseline", "methods", "recipe", "seeds", *HOW)
+_NOT_CONFIG = ("baseline", "methods", "seeds", *HOW)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -73,11 +73,6 @@ def build_flags() -> FlagSet:
     flag_set.leave_out(_LEFT_OUT)
     flag_set.values.set_default("deterministic", True)
     with flag_set.group("This comparison"):
-        flag_set.text(
-            "recipe",
-            "An experiment by name: `tf-gnc reproduce --list` has them. Other "
-            "flags change it.",
-        )
         flag_set.text(
             "methods",
             f"With commas between them. Default: {','.join(METHODS)}.",
@@ -117,13 +112,8 @@ def _plan(given: Mapping[str, Any]) -> Plan:
         methods = [method.strip() for method in methods.split(",")]
     if seeds is not None:
         seeds = parse_seeds(seeds)
-    if "recipe" in given:
-        if "dataset" in chosen:
-            raise UsageError(
-                "--recipe brings its data set, got --dataset or --data_fn "
-                "too. Leave one out."
-            )
-        recipe = RECIPES[_check.choice("recipe", given["recipe"], RECIPES)]
+    if "recipe" in chosen:
+        recipe = RECIPES[_check.choice("recipe", chosen.pop("recipe"), RECIPES)]
         return recipe.plan(methods, seeds, baseline, **chosen)
     # Without it a run that was cut short would end a little differently.
     chosen.setdefault("deterministic", True)

@@ -17,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 from rich.console import Console
 
+from tf_gnc import _check
 from tf_gnc.cli import errors, progress, startup
 from tf_gnc.cli.flagset import FlagSet, UsageError
 from tf_gnc.cli.measurement_flags import (
@@ -36,6 +37,7 @@ from tf_gnc.experiments import (
     prepare,
     train,
 )
+from tf_gnc.experiments.recipes import RECIPES
 
 __all__ = ["MEASUREMENTS", "build_flags", "main"]
 
@@ -117,6 +119,10 @@ def _config(given: Mapping[str, Any]) -> RunConfig:
     chosen = to_fields(
         {n: value for n, value in given.items() if n not in _NOT_CONFIG}
     )
+    if "recipe" in chosen:
+        name = _check.choice("recipe", chosen.pop("recipe"), RECIPES)
+        method = chosen.pop("method", RECIPES[name].methods[-1])
+        return RECIPES[name].config(method, chosen.pop("seed", 0), **chosen)
     config = make_config(**chosen)
     depends = {name for m in METHODS.values() for name in m.settings}
     idle = depends - set(METHODS[config.method].settings)

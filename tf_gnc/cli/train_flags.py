@@ -14,6 +14,7 @@ from tf_gnc.experiments import DEFAULTS, METHODS, RunConfig
 from tf_gnc.experiments.config import (
     DTYPES,
     LARS_VARIANTS,
+    NOISE_RATES,
     OPTIMIZERS,
     SCHEDULES,
 )
@@ -61,6 +62,11 @@ def to_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: If two of them say the same thing.
     """
+    if "recipe" in given and {"dataset", "data_fn"} & set(given):
+        raise UsageError(
+            "--recipe brings its data set, got --dataset or --data_fn too. "
+            "Leave one out."
+        )
     for own, ours in (("data_fn", "dataset"), ("model_fn", "model")):
         if own in given and ours in given:
             raise UsageError(
@@ -76,6 +82,11 @@ def to_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _define_data(flag_set: FlagSet) -> None:
+    flag_set.text(
+        "recipe",
+        "An experiment by name: `tf-gnc reproduce --list` has them. It brings "
+        "its data set; other flags change it.",
+    )
     flag_set.choice("dataset", DEFAULTS, "What to train on.", "digits")
     flag_set.text(
         "data_fn",
@@ -173,6 +184,13 @@ def _define_optimizer(flag_set: FlagSet) -> None:
         "learning_rate",
         f"Highest learning rate. Default: {base_rate} for each 128 examples "
         "of the batch.",
+    )
+    flag_set.choice(
+        "noise_rate",
+        NOISE_RATES,
+        "The noise's rate under LARS: the global one, or each layer's own of "
+        "the step before.",
+        RunConfig.noise_rate,
     )
     flag_set.number("momentum", "Momentum, 0 to 1.", RunConfig.momentum)
     flag_set.number(

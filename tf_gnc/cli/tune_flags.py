@@ -28,7 +28,8 @@ _SUMMARY = (
 
 # Flags of `tf-gnc train` that are up to the search.
 _LEFT_OUT = (
-    "backup", "resume", "run_dir", "seed", "strategy", *train.MEASUREMENTS,
+    "backup", "recipe", "resume", "run_dir", "seed", "strategy",
+    *train.MEASUREMENTS,
 )  # fmt: skip
 
 # Flags that aren't part of a run's configuration.

@@ -193,6 +193,7 @@ def _optimizer(
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             variant=config.lars_variant,
+            noise_rate=config.noise_rate,
         )
     return MomentumSGD(
         learning_rate,

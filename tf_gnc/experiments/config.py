@@ -22,6 +22,7 @@ __all__ = ["RunConfig"]
 
 SCHEDULES = ("steps", "polynomial", "constant")
 OPTIMIZERS = ("momentum", "lars", "model")
+NOISE_RATES = ("global", "layer")
 LARS_VARIANTS = ("paper", "tf_models", "mlperf", "larc")
 DTYPES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
@@ -80,6 +81,7 @@ _CHECKS: Mapping[str, Callable[..., Any]] = {
     "decay_steps": _optional(_count),
     "collapse_epoch": _optional(_count),
     "optimizer": functools.partial(_check.choice, choices=OPTIMIZERS),
+    "noise_rate": functools.partial(_check.choice, choices=NOISE_RATES),
     "lars_variant": functools.partial(_check.choice, choices=LARS_VARIANTS),
     "momentum": functools.partial(_check.real, minimum=0, maximum=1),
     "weight_decay": _at_least_0,
@@ -120,6 +122,7 @@ class RunConfig:
             `tf_gnc.optimizers.LARS`, and `"model"` the one with which your
             own model was compiled, its rate included.
         lars_variant: `variant` of `tf_gnc.optimizers.LARS`.
+        noise_rate: What the noise takes for the rate under LARS, as there.
         momentum: m of either.
         weight_decay: lambda of either.
         warmup: Fraction of all steps during which the rate climbs from
@@ -181,6 +184,7 @@ class RunConfig:
     max_steps: int | None = None
     optimizer: str = "momentum"
     lars_variant: str = "paper"
+    noise_rate: str = "global"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     warmup: float = 1 / 16
