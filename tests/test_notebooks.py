@@ -110,7 +110,8 @@ def test_notebook__first_cells__have_title_badge_and_install(name):
     assert title.startswith("# ")
     badge = r"\[!\[Open in Colab\]\(https://\S+\.svg\)\]\((.+)\)"
     link = re.search(badge, title)
-    assert (COLAB / link.group(1)).exists()
+    assert link.group(1) == "https://colab.research.google.com/"
+    assert "upload" in title.lower()
     assert "%pip install" in first
     assert "TF_GNC_NOTEBOOK_SIZE" in first
 

@@ -370,8 +370,13 @@ def test_fit__rule_switched__probe_goes_on(tmp_path):
     np.testing.assert_allclose(norms[4:], math.sqrt(14), rtol=1e-5)
 
 
-FULL = {"similarity": {}, "spectrum": {}, "smoothness": {},
-        "sharpness": {"eigenvalues": 1}}  # fmt: skip
+FULL = {
+    "similarity": {},
+    "spectrum": {},
+    "sharpness": {"eigenvalues": 1},
+    "smoothness": {},
+    "landscape": {"points": 3},
+}
 
 
 @pytest.mark.parametrize("kind", ["cheap", "full"])
@@ -400,6 +405,10 @@ def test_fit__probed__trains_as_without(kind, tmp_path):
             assert set(FULL) < set(row)
             assert -1 <= row["similarity"]["total"] <= 1
             assert len(row["sharpness"]["hessian"]) == 1
+            low, middle, high = row["landscape"]["loss"]
+            clean = row["sharpness"]["clean_loss"]
+            assert middle == pytest.approx(clean, rel=1e-5)
+            assert low != high
         assert "probe_similarity_total" in history
         assert not any("layers" in name for name in history)
         assert not any("losses" in name for name in history)

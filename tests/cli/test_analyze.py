@@ -1,7 +1,10 @@
 """`tf-gnc train --probe` and `tf-gnc analyze`, through the command line."""
 
 import json
+import shutil
 
+import keras
+import numpy as np
 import pytest
 
 from tf_gnc.cli import progress
@@ -20,8 +23,8 @@ def build():
     return keras.Model(inputs, keras.layers.Dense(10, name="out")(h))
 """
 ALL = (
-    "similarity,spectrum,sharpness,smoothness,noise_norm,loss_spread,"
-    "relative_displacement,gradient_noise_scale"
+    "similarity,spectrum,sharpness,smoothness,landscape,noise_norm,"
+    "loss_spread,relative_displacement,gradient_noise_scale"
 )
 
 
@@ -85,6 +88,30 @@ def test_probe__of_each_run__rows_when_and_of_what_was_asked(runs):
     assert row["relative_displacement"] > 0
 
 
+def test_metrics__probed_epochs__have_the_numbers_and_others_none(runs):
+    first, second = _rows(runs / "gnc" / "metrics.jsonl")
+    (row,) = _rows(runs / "gnc" / "probe.jsonl")
+    plain = set(_rows(runs / "dpsgd" / "metrics.jsonl")[1])
+    assert plain == set(first)  # not measured yet
+    assert not any(name.startswith("probe_") for name in plain)
+    new = set(second) - plain
+    assert all(name.startswith("probe_") for name in new)
+    assert second["probe_noise_norm"] == row["noise_norm"] > 0
+    assert second["probe_similarity_total"] == row["similarity"]["total"]
+    assert second["probe_loss_spread_std"] == row["loss_spread"]["std"]
+    assert list(second)[: len(plain)] == list(first)
+
+
+def test_log_dir__probed_run__has_tensorboards_events(digits_dir, tmp_path):
+    flags = _flags(
+        digits_dir, tmp_path / "run", "--probe=noise_norm", "--epochs=1",
+        f"--log_dir={tmp_path / 'new' / 'logs'}",
+    )  # fmt: skip
+    assert main(flags) == 0
+    (events,) = (tmp_path / "new" / "logs").iterdir()
+    assert b"probe_noise_norm" in events.read_bytes()
+
+
 def test_checkpoints__each_epoch__lie_there_and_nothing_else(runs):
     folder = runs / "rnc" / "checkpoints"
     names = sorted(path.name for path in folder.iterdir())
@@ -142,6 +169,12 @@ def test_resume__measured_runs__no_row_twice_and_none_missing(
     [
         (["--probe=loudness"], ["`probe` must be", "got probe='loudness'"]),
         (["--probe_every=0"], ["--probe_every=0", "positive"]),
+        (["--log_dir=logs"], ["`log_dir`", "'logs'", "--probe"]),
+        (
+            [f"--log_dir={__file__}", "--probe=noise_norm"],
+            ["`log_dir` must be", __file__],
+        ),
+        (["--log_dir=gs://a", "--probe=noise_norm"], ["'gs://a'"]),
         (["--probe=spectrum", "--workers=2"], ["'spectrum'", "num_workers=2"]),
     ],
 )
@@ -206,6 +239,51 @@ def test_measure__checkpoints_under_rnc__is_what_the_probe_recorded(
     rows = _rows(run_dir / "analysis" / "measured.jsonl")
     assert all({"similarity", "spectrum"} <= set(row) for row in rows)
     assert (run_dir / "analysis" / "fig4a_eigenvalues.png").exists()
+
+
+def test_measure__landscape__is_a_curve_around_the_loss(runs):
+    run_dir = runs / "dpsgd"
+    out = runs / "landscape"
+    command = ["analyze", str(run_dir), f"--out_dir={out}"]
+    assert main([*command, "--measure=landscape"]) == 0
+    (row,) = _rows(run_dir / "analysis" / "measured.jsonl")
+    assert row["landscape"]["coordinates"][10] == 0
+    assert len(row["landscape"]["loss"]) == 21
+    assert (out / "landscape.png").stat().st_size > 5000
+    shutil.rmtree(run_dir / "analysis")
+
+
+def test_analyze__runs_of_a_comparison__works_again_and_again(runs, tmp_path):
+    for name in ("gnc", "rnc"):
+        shutil.copytree(runs / name, tmp_path / "runs" / f"{name}-seed0")
+
+    def call():
+        found = sorted(map(str, (tmp_path / "runs").iterdir()))
+        assert main(["analyze", *found]) == 0
+
+    call()
+    call()
+    assert (tmp_path / "analysis" / "index.html").exists()
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    # One of our own directories among the runs is passed over.
+    (tmp_path / "analysis").rename(tmp_path / "runs" / "analysis")
+    call()
+    assert (tmp_path / "analysis" / "index.html").exists()
+
+
+def test_measure__gradients_that_are_not_finite__one_line_and_exit_1(
+    runs, tmp_path, capsys
+):
+    run_dir = tmp_path / "run"
+    others = shutil.ignore_patterns("analysis")  # as the tests before left it
+    shutil.copytree(runs / "gnc", run_dir, ignore=others)
+    model = keras.models.load_model(run_dir / "model.keras")
+    model.get_layer("out").kernel.assign(np.full((6, 10), np.nan))
+    model.save(run_dir / "model.keras")
+    assert main(["analyze", str(run_dir), "--measure=spectrum"]) == 1
+    err = _one_error(capsys, "analyze")
+    assert "model after step 4 can't be measured" in err
+    assert "batch of step 3" in err
 
 
 def test_measure__gnc_with_only_its_last_model__has_noise(runs):

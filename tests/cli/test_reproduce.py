@@ -64,8 +64,9 @@ def test_reproduce__list__has_every_recipe(capsys):
     assert main(["reproduce", "--list"]) == 0
     out = capsys.readouterr().out
     assert all(f"{name} (" in out for name in RECIPES)
-    assert main(["reproduce", "fig3c", "--list"]) == 0
-    assert "cifar10-8192" not in capsys.readouterr().out
+    for words in (["fig3c", "--list"], ["--list", "fig3c"]):
+        assert main(["reproduce", *words]) == 0
+        assert "cifar10-8192" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import html
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ def _row(step):
             "plain": _smoothness(step, 2.0),
             "convolved": _smoothness(step, 1.0),
         },
+        "landscape": {"coordinates": [-1, 0, 1], "loss": [2.0, 1.0, 2.0]},
     }  # fmt: skip
 
 
@@ -209,6 +211,49 @@ def test_smoothness__two_runs__each_convolved_with_its_own_noise(tmp_path):
     assert [list(y) for _, y in _lines(beta)] == [[5, 7, 9, 11]] * 2
 
 
+def test_landscape__many_epochs__five_curves_with_gaps(tmp_path):
+    rows = [
+        {
+            "step": step,
+            "landscape": {
+                "coordinates": [-1.0, 0.0, 1.0],
+                "loss": [100.0, step, None],
+            },
+        }
+        for step in range(1, 10)
+    ]
+    runs = read_runs([_make(tmp_path / "a", rows)])
+    (axes,) = draw_all(runs, View())["landscape"].axes
+    assert axes.get_yscale() == "log"
+    assert [list(y)[:2] for _, y in _lines(axes)] == [
+        [100, step] for step in (1, 3, 5, 7, 9)
+    ]
+    for x, y in _lines(axes):
+        assert list(x) == [-1, 0, 1]
+        assert np.isnan(y[2])
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[::4] == ["epoch 0.5", "epoch 4.5"]
+
+
+def test_landscape__two_directions__a_map_of_the_last(tmp_path):
+    rows = [
+        {
+            "step": step,
+            "landscape": {
+                "coordinates": [0.0, 1.0],
+                "loss": [[step, 2.0], [None, 4.0]],
+            },
+        }
+        for step in (1, 3)
+    ]
+    runs = read_runs([_make(tmp_path / "a", rows)])
+    axes, _ = draw_all(runs, View())["landscape"].axes  # and a colour bar
+    (mesh,) = axes.collections
+    # The first direction goes to the right.
+    assert mesh.get_array().tolist() == [[3, None], [2, 4]]
+    assert "<svg" in analysis_page.to_html(runs, draw_all(runs, View()), "")
+
+
 def test_noise__only_a_displacement__draws_no_empty_panel(run_dirs):
     # There are noise scales too, but none is a number.
     figure = draw_all(read_runs(run_dirs), View())["noise"]
@@ -231,6 +276,58 @@ def test_labels__runs_that_differ__say_in_what(tmp_path):
     assert labels({}, {"alpha": 1}) == ["gnc (run0)", "gnc (run1)"]
     twice = _make(tmp_path / "twice")
     assert [run.label for run in read_runs([twice, twice])] == ["gnc"]
+
+
+def test_labels__folders_of_the_same_name__tell_the_runs_apart(tmp_path):
+    a, b, c = (
+        _make(
+            tmp_path / way / "runs" / "gnc-seed0",
+            [{"step": 2, "noise_norm": norm}] if norm else (),
+        )
+        for way, norm in (("A/x", 1.0), ("B/y", 2.0), ("B/x", None))
+    )
+    assert [r.label for r in read_runs([a, b])] == ["gnc (x)", "gnc (y)"]
+    runs = read_runs([a, b, c])
+    assert [run.label for run in runs] == [
+        f"gnc ({way}/runs/gnc-seed0)" for way in ("A/x", "B/y", "B/x")
+    ]  # no single part tells all three apart
+    figures = draw_all(runs, View())
+    (axes,) = figures["noise"].axes
+    assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[1], [2]]
+    assert analysis_page.missing(runs, figures)["noise"] == [runs[2].label]
+
+
+def test_labels__the_same__each_run_has_its_own_numbers(tmp_path):
+    runs = [
+        read_run(_make(tmp_path / name, rows))
+        for name, rows in (
+            ("a", [{"step": 2, "noise_norm": 1.0}]),
+            ("b", [{"step": 2, "noise_norm": 2.0}]),
+            ("c", ()),
+        )
+    ]
+    figures = draw_all(runs, View())
+    (axes,) = figures["noise"].axes
+    assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[1], [2]]
+    assert analysis_page.missing(runs, figures)["noise"] == ["gnc"]
+
+
+def test_read_runs__an_analysis_among_them__is_passed_over(tmp_path, run_dirs):
+    out = tmp_path / "analysis"
+    analysis_page.AnalysisFiles(out, run_dirs).write({}, "page", "command")
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / ".unfinished-analysis.json").write_text('{"ru')
+    assert len(read_runs([out, *run_dirs, begun])) == 2
+    for alone in (out, begun):
+        with pytest.raises(ValueError, match="must be the directory of a run"):
+            read_runs([alone])
+    # A run may hold such a file, and others may have one of that name.
+    (run_dirs[0] / "analysis.json").write_text('{"runs": [], "files": []}')
+    assert len(read_runs(run_dirs)) == 2
+    (begun / ".unfinished-analysis.json").rename(begun / "analysis.json")
+    with pytest.raises(ValueError, match="must be the directory of a run"):
+        read_runs([*run_dirs, begun])
 
 
 def test_read_run__measured_and_recorded__record_counts(tmp_path):
@@ -295,9 +392,34 @@ def test_files__of_others__are_refused_and_own_ones_replaced(
     files = analysis_page.AnalysisFiles(out, run_dirs[::-1])
     files.write(draw_all(runs, View()), "page", "command")
     assert not (out / "fig4bc_losses_around.png").exists()
+    assert "landscape.png" in names
     before = {path: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(FileExistsError, match="analysis of the same runs"):
         analysis_page.AnalysisFiles(out, run_dirs[:1])
     with pytest.raises(NotADirectoryError, match="which is a file"):
         analysis_page.AnalysisFiles(out / "noise.png", run_dirs)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_files__killed_at_the_very_first__are_written_at_the_next_call(
+    tmp_path, run_dirs, monkeypatch
+):
+    out = tmp_path / "out"
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*names):
+        raise Killed
+
+    files = analysis_page.AnalysisFiles(out, run_dirs)
+    with monkeypatch.context() as patch:
+        patch.setattr(analysis_page.os, "replace", kill)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            files.write({}, "page", "command")
+    (out / ".unfinished-measured.jsonl").touch()  # in a run's own folder
+    assert ".unfinished-analysis.json" in {p.name for p in out.iterdir()}
+    analysis_page.AnalysisFiles(out, run_dirs).write({}, "page", "command")
+    assert (out / "index.html").read_text() == "page"
+    assert not (out / ".unfinished-analysis.json").exists()

@@ -214,7 +214,9 @@ def test_make_config__no_such_function__says_so(
 
 
 def test_make_config__own_data_without_a_model__asks_for_one():
-    with pytest.raises(ValueError, match="`model` .--model_fn. must be chosen"):
+    with pytest.raises(
+        ValueError, match="`model` .* must be chosen with mine:load"
+    ):
         make_config("mine:load")
 
 

@@ -31,6 +31,7 @@ def test_batch__of_a_step__is_the_one_the_run_trains_on(digits):
         x, y = batch_of_step(config, images, step)
         np.testing.assert_array_equal(x, steps[step][0])
         np.testing.assert_array_equal(y, steps[step][1])
+    assert set(measuring_data(["landscape"], config, images)) == {"batch"}
     given = measuring_data(["smoothness"], config, images)
     assert set(given) == {"batch"}
     np.testing.assert_array_equal(given["batch"][0], steps[0][0])
@@ -84,6 +85,8 @@ def test_recording__out_of_range__error_shows_it(digits):
         ({"measures": ["loud"]}, "got probe='loud'"),
         ({"every": 0}, "got every=0"),
         ({"checkpoint_every": -1}, "got checkpoint_every=-1"),
+        ({"log_dir": "logs"}, "got log_dir='logs' and none"),
+        ({"measures": ["spectrum"], "log_dir": ""}, "got log_dir=''"),
     ):
         with pytest.raises(ValueError, match=message):
             Recording(**arguments)

@@ -86,9 +86,12 @@ def batch(batch: Any, what: str = "`batch`") -> tuple[Any, ...]:
     while parts and parts[-1] is None:
         parts = parts[:-1]
     if not 1 <= len(parts) <= 3:
+        kind = f"a {type(batch).__name__}"
+        if isinstance(batch, tuple | list):
+            kind += f" of {len(parts)} parts"
         raise ValueError(
             f"{what} must be a tuple (x, y) or (x, y, sample_weight), got "
-            f"a {type(batch).__name__} of {len(parts)} parts."
+            f"{kind}."
         )
     try:
         parts = keras.tree.map_structure(_tensor, parts)

@@ -57,7 +57,7 @@ CHEAP: dict[str, Callable[[StepTable], Any]] = {
     "loss_spread": loss_spread,
     "gradient_noise_scale": gradient_noise_scale,
 }
-FULL = ("similarity", "spectrum", "sharpness", "smoothness")
+FULL = ("similarity", "spectrum", "sharpness", "smoothness", "landscape")
 
 
 def arguments(

@@ -50,8 +50,8 @@ class Probe(keras.callbacks.Callback):
 
     Full measures are made between steps, of the weights and noise that the
     coming step has, by the function of that name in `tf_gnc.analysis`:
-    `similarity`, `spectrum`, `sharpness`, `smoothness`. They cost as much as
-    many steps; training goes on as if they had not been made.
+    `similarity`, `spectrum`, `sharpness`, `smoothness`, `landscape`. They cost
+    as much as many steps; training goes on as if they had not been made.
 
     Both at the steps `every`, `2 * every`, ... of the optimizer's count. With
     `steps_per_execution` above 1, at the end of the call in which such a step

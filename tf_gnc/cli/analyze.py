@@ -103,7 +103,8 @@ def build_flags() -> FlagSet:
             "out_dir",
             "A new or empty directory, or that of an analysis of the same "
             "runs, which is drawn anew. Default: RUN/analysis; for several, "
-            "`analysis` beside the first one.",
+            "`analysis` beside the first one, or beside `runs` if that is "
+            "where it lies.",
         )
     with flag_set.group("What to measure first"):
         flag_set.text(
@@ -158,7 +159,11 @@ def _out_dir(runs: Sequence[RecordedRun], given: Mapping[str, Any]) -> Path:
     if "out_dir" in given:
         return Path(given["out_dir"]).expanduser()
     first = runs[0].directory
-    beside = first if len(runs) == 1 else first.resolve().parent
+    if len(runs) == 1:
+        return first / "analysis"
+    beside = first.resolve().parent
+    if beside.name == "runs":  # Only runs are to lie there.
+        beside = beside.parent
     return beside / "analysis"
 
 

@@ -12,7 +12,7 @@ from tf_gnc.experiments.recording import Recording
 
 __all__ = ["MEASUREMENTS", "define_measurements", "measures_of", "recording_of"]
 
-MEASUREMENTS = ("probe", "probe_every", "checkpoint_every")
+MEASUREMENTS = ("probe", "probe_every", "log_dir", "checkpoint_every")
 """Their names."""
 
 
@@ -26,7 +26,8 @@ def define_measurements(flag_set: FlagSet) -> None:
         flag_set.text(
             "probe",
             "What to measure, with commas between names; rows go to "
-            "probe.jsonl, and `tf-gnc analyze` draws them. At next to no "
+            "probe.jsonl, and `tf-gnc analyze` draws them; each number's mean "
+            "over an epoch goes to metrics.jsonl as probe_NAME. At next to no "
             f"cost, of the step just taken: {', '.join(CHEAP)}. At the cost "
             "of many steps, of the weights and noise of the coming step: "
             f"{', '.join(FULL)}; these take the run's first batch, always "
@@ -40,6 +41,11 @@ def define_measurements(flag_set: FlagSet) -> None:
             "Steps from one measurement to the next. Default: those of an "
             "epoch.",
             minimum=1,
+        )
+        flag_set.text(
+            "log_dir",
+            "A directory where TensorBoard reads the numbers of --probe by "
+            "step. Default: nowhere.",
         )
         flag_set.integer(
             "checkpoint_every",
@@ -60,6 +66,7 @@ def recording_of(given: Mapping[str, Any]) -> Recording:
         measures_of(given.get("probe", "")),
         given.get("probe_every"),
         given.get("checkpoint_every"),
+        given.get("log_dir"),
     )
 
 

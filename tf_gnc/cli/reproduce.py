@@ -42,7 +42,10 @@ def main(arguments: Sequence[str]) -> int:
         print(help_page.replace("[--flags]", "TABLE [--flags]", 1))
         return 0
     flags = list(arguments)
-    table = flags.pop(0) if flags and not flags[0].startswith("-") else None
+    words = [word for word in flags if not word.startswith("-")]
+    table = words[0] if words else None
+    if words:
+        flags.remove(table)
     try:
         given = flag_set.parse(flags)
         if given.get("list"):

@@ -91,7 +91,9 @@ def _define_data(flag_set: FlagSet) -> None:
     flag_set.text(
         "data_fn",
         "Your own data instead: module:function, where the function returns "
-        "((x_train, y_train), (x_test, y_test)), arrays or tf.data.Datasets.",
+        "((x_train, y_train), (x_test, y_test)), arrays or tf.data.Datasets. "
+        "Defaults are then 8 workers of 32 examples, 20 epochs, rate 0.1 for "
+        "each 128 examples and the digits' noise.",
     )
     flag_set.text(
         "data_dir",

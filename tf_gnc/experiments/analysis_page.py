@@ -14,8 +14,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from tf_gnc.callbacks.measures import FULL
 from tf_gnc.experiments import page
-from tf_gnc.experiments.analyze import MEASURED, RecordedRun
+from tf_gnc.experiments.analyze import ABOUT, MEASURED, RecordedRun
 from tf_gnc.experiments.drawings import DRAWINGS
 from tf_gnc.experiments.figure_style import COLORS, INK, STYLE
 
@@ -55,7 +56,9 @@ class AnalysisFiles:
         if about is not None and about.get("runs") == self._runs:
             self._former = about["files"]
             return
-        ours = {Path(MEASURED).name}
+        measured = Path(MEASURED).name
+        # A kill may have left the beginning of what is written first.
+        ours = {measured, *(_draft(name) for name in (measured, ABOUT))}
         names = {path.name for path in directory.iterdir()} - ours
         if names:
             raise FileExistsError(
@@ -74,23 +77,23 @@ class AnalysisFiles:
             text: The page.
             command: What asked for the analysis.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
         contents = {f"{n}.png": _png(f) for n, f in figures.items()}
         contents["index.html"] = text.encode()
         names = list(contents)
         about = {"runs": self._runs, "files": names, "command": command}
+        self.directory.mkdir(parents=True, exist_ok=True)
         # First, so that the files are known for ours if this is cut short.
         about["files"] = sorted({*names, *self._former})
-        self._replace("analysis.json", _json(about))
+        self._replace(ABOUT, _json(about))
         for name, content in contents.items():
             self._replace(name, content)
         for name in set(self._former) - set(names):
             (self.directory / name).unlink(missing_ok=True)
-        self._replace("analysis.json", _json({**about, "files": names}))
+        self._replace(ABOUT, _json({**about, "files": names}))
         return names
 
     def _replace(self, name: str, content: bytes) -> None:
-        draft = self.directory / f".unfinished-{name}"
+        draft = self.directory / _draft(name)
         try:
             draft.write_bytes(content)
             os.replace(draft, self.directory / name)
@@ -99,8 +102,9 @@ class AnalysisFiles:
 
     def _about(self) -> dict[str, Any] | None:
         try:
-            path = self.directory / "analysis.json"
-            return json.loads(path.read_text(encoding="utf-8"))
+            return json.loads(
+                (self.directory / ABOUT).read_text(encoding="utf-8")
+            )
         except (OSError, ValueError):
             return None
 
@@ -116,8 +120,8 @@ def missing(
     """
     found = {}
     for name, drawing in DRAWINGS.items():
-        having = [run.label for run in drawing.among(runs)]
-        lacking = [run.label for run in runs if run.label not in having]
+        having = {run.directory for run in drawing.among(runs)}
+        lacking = [run.label for run in runs if run.directory not in having]
         if name in figures or not (drawing.asked or drawing.fewest > len(runs)):
             if lacking:
                 found[name] = lacking
@@ -183,7 +187,7 @@ def _how_to_record(name: str, runs: Sequence[RecordedRun]) -> str:
         return f"<li>{html.escape(drawing.title)}: no epoch has ended.</li>"
     measure = drawing.measures[0]
     words = f"<code>tf-gnc train --probe={measure}</code>"
-    full = [m for m in drawing.measures if m in _AFTERWARDS]
+    full = [m for m in drawing.measures if m in FULL]
     if full:
         places = " ".join(str(run.directory) for run in runs)
         words += (
@@ -193,7 +197,8 @@ def _how_to_record(name: str, runs: Sequence[RecordedRun]) -> str:
     return f"<li>{html.escape(drawing.title)}. Record it with {words}.</li>"
 
 
-_AFTERWARDS = ("similarity", "spectrum", "sharpness", "smoothness")
+def _draft(name: str) -> str:
+    return f".unfinished-{name}"
 
 
 def _png(figure: Figure) -> bytes:

@@ -6,6 +6,7 @@ Floor 4: may import from floors 0 to 3 and from this folder.
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -13,10 +14,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MEASURED", "RecordedRun", "read_rows", "read_run", "read_runs"]
+__all__ = [
+    "ABOUT",
+    "MEASURED",
+    "RecordedRun",
+    "is_analysis",
+    "read_rows",
+    "read_run",
+    "read_runs",
+]
 
 MEASURED = "analysis/measured.jsonl"
 """What was measured afterwards, in a run's directory."""
+
+ABOUT = "analysis.json"
+"""What an analysis says of itself, in its own directory."""
 
 Series = tuple[list[float], list[float]]
 """Epochs, fractions of one among them, and values; NaN where there is none."""
@@ -98,16 +110,20 @@ def read_runs(directories: Iterable[str | os.PathLike]) -> list[RecordedRun]:
     """Returns what several runs have recorded, each with a label of its own.
 
     A label is the method, with the batch size and the seed if the runs differ
-    in them, and the directory's name if they differ in neither.
+    in them; and, if that is the same for some, the shortest part of their
+    directories that tells these apart.
 
     Args:
-        directories: Those of runs, each once.
+        directories: Those of runs. One that an analysis has left, as
+            `runs/*` may name it, is passed over, unless it is the only one.
 
     Raises:
         ValueError: As `read_run`.
     """
+    directories = [Path(directory).expanduser() for directory in directories]
     found: dict[Path, RecordedRun] = {}
-    for directory in directories:
+    kept = [path for path in directories if not is_analysis(path)]
+    for directory in kept or directories:
         run = read_run(directory)
         found.setdefault(run.directory.resolve(), run)
     runs = list(found.values())
@@ -118,13 +134,13 @@ def read_runs(directories: Iterable[str | os.PathLike]) -> list[RecordedRun]:
                 f"{label}, {form.format(run.config[name])}"
                 for label, run in zip(labels, runs, strict=True)
             ]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        same = [n for n, other in enumerate(labels) if other == label]
+        parts = _tell_apart([runs[n].directory.resolve() for n in same])
+        for n, part in zip(same, parts, strict=True):
+            labels[n] = f"{label} ({part})"
     return [
-        dataclasses.replace(
-            run,
-            label=label
-            if labels.count(label) == 1
-            else f"{label} ({_name(run.directory)})",
-        )
+        dataclasses.replace(run, label=label)
         for label, run in zip(labels, runs, strict=True)
     ]
 
@@ -213,5 +229,35 @@ def _about(directory: Path) -> dict[str, Any]:
     )
 
 
-def _name(directory: Path) -> str:
-    return directory.resolve().name
+def is_analysis(directory: Path) -> bool:
+    """Tells whether a directory is what `tf-gnc analyze` has left.
+
+    Args:
+        directory: It may be one of which a kill has left but a beginning.
+    """
+    if not directory.is_dir() or (directory / "config.json").exists():
+        return False
+    if {path.name for path in directory.iterdir()} == {f".unfinished-{ABOUT}"}:
+        return True
+    try:
+        about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and {"runs", "files"} <= set(about)
+
+
+def _tell_apart(directories: Sequence[Path]) -> list[str]:
+    """Returns a part of each path, the one nearest to its end that differs.
+
+    If there is no place where all differ, the end from which on they do.
+    """
+    ways = [path.parts[::-1] for path in directories]
+    ends = [Path()] * len(ways)
+    for parts in itertools.zip_longest(*ways, fillvalue=""):
+        ends = [
+            part / end for part, end in zip(map(Path, parts), ends, strict=True)
+        ]
+        for names in (parts, ends):
+            if len(set(names)) == len(ways):
+                return [str(name) for name in names]
+    return [str(path) for path in directories]

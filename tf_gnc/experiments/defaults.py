@@ -173,7 +173,7 @@ def make_config(
     values.setdefault("model", defaults.model)
     if not values["model"]:
         raise ValueError(
-            f"`model` (--model_fn) must be chosen for dataset={dataset!r}: "
+            f"`model` (--model or --model_fn) must be chosen with {dataset}: "
             "there is no default for data of your own."
         )
     alpha_rnc = defaults.nearest_alpha_rnc(method, batch_size)

@@ -10,7 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from tf_gnc.experiments import figures, figures_smoothness
+from tf_gnc.experiments import (
+    figures,
+    figures_landscape,
+    figures_smoothness,
+)
 from tf_gnc.experiments.analyze import RecordedRun
 from tf_gnc.experiments.figure_style import STYLE
 from tf_gnc.experiments.figures import View
@@ -182,6 +186,16 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             "the paper: mean over each epoch, unless loss_spread was recorded "
             "more often (--probe=loss_spread --probe_every=1 for every step).",
             figures.draw_training_loss,
+        ),
+        "landscape": Drawing(
+            "Loss around the weights, along random directions, not in the "
+            "paper",
+            "Li et al. (2018): f(x + a d), with each filter of d as long as "
+            "that of x, at the clean weights x and on one batch. Along one "
+            f"direction {figures_landscape.MOST} epochs at most are drawn, "
+            "along two the last one alone.",
+            lambda runs, view: figures_landscape.draw_landscape(runs),
+            ("landscape",),
         ),
         "noise": Drawing(
             "Size of the noise, not in the paper",

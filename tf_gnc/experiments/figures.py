@@ -98,7 +98,7 @@ def draw_accuracy(runs: Runs, view: View) -> Figure:
     figure, (axes,) = new_figure()
     for place, run in enumerate(runs):
         plot(axes, run.metric("val_accuracy"), **line_style(place, run.label))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     trim(axes, "Epoch", "Accuracy on the test data")
     return figure
 
@@ -238,10 +238,8 @@ def draw_noise(runs: Runs, view: View) -> Figure | None:
         return None
     figure, panels = new_figure(columns=len(shown), share=False)
     for axes, (label, lines) in zip(panels, shown.items(), strict=True):
-        for place, run in enumerate(runs):
-            if run.label in lines:
-                values = lines[run.label]
-                plot(axes, values, **line_style(place, run.label))
+        for place, line in lines.items():
+            plot(axes, line, **line_style(place, runs[place].label))
         if any(v > 0 for _, values in lines.values() for v in values):
             axes.set_yscale("log")
         mark_rate_drops([axes], runs)
@@ -251,14 +249,14 @@ def draw_noise(runs: Runs, view: View) -> Figure | None:
 
 def _first_of(
     runs: Runs, ways: Sequence[Sequence[str]]
-) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns a series of each run that has numbers, by its label."""
+) -> dict[int, tuple[list[float], list[float]]]:
+    """Returns a series of each run that has numbers, by the run's place."""
     found = {}
-    for run in runs:
+    for place, run in enumerate(runs):
         for measure, *parts in ways:
             series = run.series(measure, *parts)
-            if run.label not in found and any(map(math.isfinite, series[1])):
-                found[run.label] = series
+            if place not in found and any(map(math.isfinite, series[1])):
+                found[place] = series
     return found
 
 

@@ -156,15 +156,27 @@ def fill_noise(
         config: What was run.
         images: The data set.
         step: The step, counted from 0, on whose batch they are computed.
+
+    Raises:
+        ValueError: If a gradient isn't finite.
     """
     rule = model.noise_rule
     if rule is None or not rule.remembers_gradients:
         return
     variables = [*model.variables, *model.optimizer.variables]
     kept = [variable.numpy() for variable in variables]
-    model.train_on_batch(*recording.batch_of_step(config, images, step))
-    for variable, value in zip(variables, kept, strict=True):
-        variable.assign(value)
+    try:
+        model.train_on_batch(*recording.batch_of_step(config, images, step))
+    except FloatingPointError as error:
+        raise ValueError(
+            f"The model after step {step + 1} can't be measured: its gradients "
+            f"on the batch of step {step}, counted from 0, aren't finite, and "
+            "its noise is made of them. Leave out --measure, or measure as "
+            "the run trains (tf-gnc train --probe)."
+        ) from error
+    finally:
+        for variable, value in zip(variables, kept, strict=True):
+            variable.assign(value)
 
 
 def _keep(path: Path, row: dict[str, Any]) -> None:

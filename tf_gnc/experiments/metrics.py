@@ -25,7 +25,9 @@ class MetricsLog(keras.callbacks.Callback):
     A row holds the epoch (counted from 1), the mean loss and accuracy of the
     epoch's batches, the same on the test data at the end of the epoch, the
     learning rate of the epoch's last update, the noise rule and its alpha,
-    and the seconds that the epoch took, evaluation included.
+    and the seconds that the epoch took, evaluation included. To these come
+    the logs whose names begin with `probe_`: those of the probes that stand
+    before this callback.
 
     Args:
         files: Where to write; None for a process that doesn't.
@@ -76,6 +78,9 @@ class MetricsLog(keras.callbacks.Callback):
         row["rule"] = None if rule is None else type(rule).__name__
         row["alpha"] = None if rule is None else self.model.noise_alpha
         row["seconds"] = time.perf_counter() - self._epoch_began
+        for name in sorted(logs):
+            if name.startswith("probe_"):
+                row[name] = finite_or_none(logs[name])
         self.training_seconds.append(self._training_ended - self._epoch_began)
         if self._files is not None:
             # A run that was taken up again forgets what came after its backup.

@@ -47,9 +47,12 @@ class Recording:
         every: Steps from one measurement to the next; None for an epoch's.
         checkpoint_every: Epochs from one checkpoint to the next; None for no
             checkpoints.
+        log_dir: Where TensorBoard reads the measures' numbers; None for
+            nowhere.
 
     Raises:
-        ValueError: If a measure is unknown or a number out of range.
+        ValueError: If a measure is unknown, a number out of range, or
+            `log_dir` isn't a local directory or has nothing to hold.
 
     Example:
         >>> Recording(measures=["similarity", "noise_norm"]).measures
@@ -59,6 +62,7 @@ class Recording:
     measures: Sequence[str] = ()
     every: int | None = None
     checkpoint_every: int | None = None
+    log_dir: str | os.PathLike | None = None
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -69,6 +73,8 @@ class Recording:
         for name in ("every", "checkpoint_every"):
             if getattr(self, name) is not None:
                 _check.integer(name, getattr(self, name), minimum=1)
+        if self.log_dir is not None:
+            self._check_log_dir()
 
     def check(self, config: RunConfig) -> None:
         """Checks that a run has workers enough to be measured.
@@ -78,7 +84,7 @@ class Recording:
         """
         check_workers(self.measures, config)
 
-    def callbacks(
+    def probes(
         self,
         config: RunConfig,
         images: data.Source,
@@ -86,7 +92,7 @@ class Recording:
         steps_per_epoch: int,
         first_step: int,
     ) -> list[keras.callbacks.Callback]:
-        """Returns what `fit` needs to record.
+        """Returns what measures in `fit`, for callbacks that read its logs.
 
         Args:
             config: What is run.
@@ -95,23 +101,49 @@ class Recording:
             steps_per_epoch: Updates in one pass over the training data.
             first_step: Where the run goes on; rows of later steps are those
                 of steps that are to be taken once more.
+
+        Raises:
+            OSError: If `log_dir` can't be made.
         """
-        found: list[keras.callbacks.Callback] = []
-        if self.measures:
-            ProbeRows(run_dir).take_up(first_step, same_run=True)
-            found.append(
-                Probe(
-                    self.measures,
-                    every=self.every or steps_per_epoch,
-                    directory=run_dir,
-                    **measuring_data(self.measures, config, images),
-                )
+        if not self.measures:
+            return []
+        log_dir = self.log_dir and Path(self.log_dir).expanduser()
+        if log_dir:
+            log_dir.mkdir(parents=True, exist_ok=True)
+        ProbeRows(run_dir).take_up(first_step, same_run=True)
+        return [
+            Probe(
+                self.measures,
+                every=self.every or steps_per_epoch,
+                directory=run_dir,
+                log_dir=log_dir,
+                **measuring_data(self.measures, config, images),
             )
-        if self.checkpoint_every:
-            found.append(
-                Checkpoints(run_dir / CHECKPOINTS, self.checkpoint_every)
+        ]
+
+    def checkpoints(self, run_dir: Path) -> list[keras.callbacks.Callback]:
+        """Returns what keeps models in `fit`.
+
+        Args:
+            run_dir: Where this process writes.
+        """
+        if not self.checkpoint_every:
+            return []
+        return [Checkpoints(run_dir / CHECKPOINTS, self.checkpoint_every)]
+
+    def _check_log_dir(self) -> None:
+        name = os.fspath(self.log_dir)
+        if not self.measures:
+            raise ValueError(
+                "`log_dir` gets what is measured and needs a measure, got "
+                f"log_dir={name!r} and none. Name some (--probe), or leave "
+                "--log_dir out."
             )
-        return found
+        if not name or "://" in name or Path(name).expanduser().is_file():
+            raise ValueError(
+                "`log_dir` must be a local directory, new or not, got "
+                f"log_dir={name!r}. Choose another (--log_dir)."
+            )
 
 
 def check_workers(measures: Sequence[str], config: RunConfig) -> None:
@@ -146,7 +178,7 @@ def measuring_data(
         images: The data set.
     """
     found: dict[str, Any] = {}
-    if {"similarity", "sharpness", "smoothness"} & set(measures):
+    if set(measures) & (set(FULL) - {"spectrum"}):
         found["batch"] = batch_of_step(config, images, 0)
     if "similarity" in measures:
         whole = training_set(images)

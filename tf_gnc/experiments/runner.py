@@ -202,10 +202,11 @@ def _fit(
     training, test = build_datasets(
         config, prepared.images, place.strategy, first_step
     )
-    recording = place.recording.callbacks(
+    recording, run_dir = place.recording, place.files.directory
+    probes = recording.probes(
         config,
         prepared.images,
-        place.files.directory,
+        run_dir,
         prepared.steps_per_epoch,
         first_step,
     )
@@ -218,8 +219,9 @@ def _fit(
         verbose=0,
         callbacks=[
             *METHODS[config.method].callbacks(config),
+            *probes,  # Before the log, which writes down their numbers.
             log,
-            *recording,
+            *recording.checkpoints(run_dir),
             *callbacks,
             *backups,
         ],

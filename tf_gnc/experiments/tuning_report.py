@@ -67,7 +67,7 @@ def warnings(trials: Sequence[Trial], search: Search) -> list[str]:
         flag = f"{'learning_rates' if name == 'learning_rate' else 'alphas'}"
         count = ""
         if search.kind == "grid":
-            count = f":{len(search.space[name])}"
+            count = f":{max(3, len(search.space[name]))}"
         said.append(
             f"The best {name} lies at the {side} edge of what was tried: a "
             f"better one may lie beyond. Try --{flag}={low:.3g}:{high:.3g}"
