@@ -128,7 +128,7 @@ def test_train__recipe__is_a_run_of_the_recipe(tmp_path):
     flags = train.build_flags().parse(
         ["--recipe=simple-2048", "--seed=3", "--data_dir=here", "--epochs=2"]
     )
-    config = train._config(flags)
+    config = train.config_of(flags)
     want = RECIPES["simple-2048"].config("dpsgd", 3, data_dir="here", epochs=2)
     assert config == want
     assert not config.batch_norm and config.learning_rate == 0.016

@@ -30,7 +30,7 @@ from tf_gnc.experiments.page import to_html
 from tf_gnc.experiments.side_by_side import SideBySide
 from tf_gnc.experiments.tables import make_table, to_csv
 
-__all__ = ["HOW", "carry_out"]
+__all__ = ["HOW", "carry_out", "cores_to_use", "hide_accelerators"]
 
 # Flags that say how to carry a comparison out, not what to compare.
 HOW = ("jobs", "out_dir", "threads", "verbose")
@@ -61,13 +61,13 @@ def carry_out(
                 "Start it outside of them."
             )
         with startup.quiet_start(command):
-            accelerated = _hide_accelerators()
+            accelerated = hide_accelerators()
             for comparison in comparisons:
                 comparison.plan.check()
     except (ValueError, OSError) as error:
         errors.say(usage, error, verbose)
         return 2
-    cores = _cores(given.get("threads"))
+    cores = cores_to_use(given.get("threads"))
     jobs = given.get("jobs") or (1 if accelerated else len(cores))
     worst = 0
     for comparison in comparisons:
@@ -83,7 +83,7 @@ def carry_out(
     return worst
 
 
-def _hide_accelerators() -> bool:
+def hide_accelerators() -> bool:
     """Leaves GPUs to the runs; returns whether there are any, or a TPU."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
@@ -91,7 +91,7 @@ def _hide_accelerators() -> bool:
     return bool(gpus) or tpu_name() is not None
 
 
-def _cores(count: int | None) -> list[int]:
+def cores_to_use(count: int | None) -> list[int]:
     """Returns the cores to use."""
     cores = range(threads.num_cores())
     if hasattr(os, "sched_getaffinity"):

@@ -39,7 +39,7 @@ from tf_gnc.experiments import (
 )
 from tf_gnc.experiments.recipes import RECIPES
 
-__all__ = ["MEASUREMENTS", "build_flags", "main"]
+__all__ = ["MEASUREMENTS", "build_flags", "config_of", "main"]
 
 # Flags that say where and how, not what to run.
 _NOT_CONFIG = (
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         given = flag_set.parse(arguments)
         verbose = given.get("verbose", False)
-        config = _config(given)
+        config = config_of(given)
         save_freq = _save_freq(given.get("backup"))
         recording = recording_of(given)
         strategy = startup.start_tensorflow(
@@ -114,7 +114,7 @@ def build_flags() -> FlagSet:
     return flag_set
 
 
-def _config(given: Mapping[str, Any]) -> RunConfig:
+def config_of(given: Mapping[str, Any]) -> RunConfig:
     """Returns the configuration that the given flags ask for."""
     chosen = to_fields(
         {n: value for n, value in given.items() if n not in _NOT_CONFIG}

@@ -62,12 +62,12 @@ def main(arguments: Sequence[str]) -> int:
         default = Path("runs", f"tune-{dataset}-{search.base.method}")
         tuning = Tuning(search, given.get("out_dir") or default)
         with startup.quiet_start(arguments):
-            accelerated = carry_out._hide_accelerators()
+            accelerated = carry_out.hide_accelerators()
             search.check()
     except (ValueError, OSError) as error:
         errors.say(USAGE, error, verbose)
         return 2
-    cores = carry_out._cores(given.get("threads"))
+    cores = carry_out.cores_to_use(given.get("threads"))
     jobs = given.get("jobs") or (1 if accelerated else len(cores))
     command = shlex.join(["tf-gnc", "tune", *arguments])
     try:

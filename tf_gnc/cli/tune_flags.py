@@ -143,10 +143,10 @@ def search_of(given: Mapping[str, Any]) -> Search:
     chosen = {n: value for n, value in given.items() if n not in _NOT_CONFIG}
     # Without it a run that was cut short would end a little differently.
     chosen.setdefault("deterministic", True)
-    base = train._config(chosen)
+    base = train.config_of(chosen)
     if "epochs" not in chosen:
         short = max(2, base.epochs // _SHORT)
-        base = train._config({**chosen, "epochs": short})
+        base = train.config_of({**chosen, "epochs": short})
     return Search(
         base,
         space,

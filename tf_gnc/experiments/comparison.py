@@ -6,25 +6,21 @@ neither how runs are started nor how their results are shown.
 Floor 4: may import from floors 0 to 3 and from this folder.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_gnc.experiments.compare import Plan
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.out_dir import OutDir, clear_if_not_begun, read_json
 
 __all__ = ["Comparison", "Result"]
 
 # What may differ when a comparison goes on: it changes nothing in the results.
 _INDIFFERENT = ("threads", "data_dir", "download")
-
-_UNFINISHED = ".unfinished-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Result:
         return None if self.summary is None else self.summary[name]
 
 
-class Comparison:
+class Comparison(OutDir):
     """The directory of a comparison. Making it only looks; `claimed` takes it.
 
     Args:
@@ -73,50 +69,12 @@ class Comparison:
         OSError: If it holds anything else, or is a file.
     """
 
+    what, about = "comparison", "compare.json"
+
     def __init__(self, plan: Plan, out_dir: str | os.PathLike) -> None:
         """Looks; see the class."""
-        if "://" in os.fspath(out_dir):
-            raise ValueError(
-                "`out_dir` must be a local directory, got "
-                f"out_dir={os.fspath(out_dir)!r}. Write to a local one and "
-                "copy it afterwards."
-            )
         self.plan = plan
-        self.directory = Path(out_dir).expanduser()
-        self._refuse_others()
-
-    @contextlib.contextmanager
-    def claimed(self, command: str) -> Iterator[None]:
-        """Holds the directory, against a second one at the same time.
-
-        Args:
-            command: What asked for the comparison.
-
-        Raises:
-            OSError: If somebody else holds it, or it can't be made.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        held = os.open(self.directory, os.O_RDONLY)
-        try:
-            _lock(held, self.directory)
-            self._refuse_others()
-            if not (self.directory / "compare.json").exists():
-                runs = [run.to_dict() for run in self.plan.runs]
-                about = {
-                    "command": command,
-                    "baseline": self.plan.baseline,
-                    "runs": runs,
-                }
-                self.write("compare.json", json.dumps(about, indent=2) + "\n")
-            yield
-        finally:
-            os.close(held)
-
-    def write(self, name: str, text: str) -> None:
-        """Writes a file, whole or not at all."""
-        draft = self.directory / f"{_UNFINISHED}{name}"
-        draft.write_text(text, encoding="utf-8", newline="")
-        os.replace(draft, self.directory / name)
+        super().__init__(out_dir)
 
     def run_dir(self, run: RunConfig) -> Path:
         """Returns where a run writes."""
@@ -124,15 +82,13 @@ class Comparison:
 
     def make_way(self, run: RunConfig) -> None:
         """Removes what a run left that was killed before it had begun."""
-        path = self.run_dir(run)
-        if path.exists() and not (path / "config.json").exists():
-            shutil.rmtree(path)
+        clear_if_not_begun(self.run_dir(run))
 
     def result(self, run: RunConfig) -> Result | None:
         """Returns what a run came to, None if it has to be run (again)."""
         path = self.run_dir(run)
         summary, diverged = (
-            _read(path / name) for name in ("summary.json", "diverged.json")
+            read_json(path / name) for name in ("summary.json", "diverged.json")
         )
         if summary is None and diverged is None:
             return None
@@ -141,7 +97,7 @@ class Comparison:
             rows=[json.loads(line) for line in lines.splitlines()],
             summary=summary,
             diverged=None if summary is not None else diverged["epoch"],
-            environment=_read(path / "config.json")["environment"],
+            environment=read_json(path / "config.json")["environment"],
         )
 
     def results(self) -> dict[tuple[str, int], Result]:
@@ -151,26 +107,15 @@ class Comparison:
             for run in self.plan.runs
         }
 
-    def _refuse_others(self) -> None:
-        path = self.directory
-        if not path.exists():
-            return
-        if not path.is_dir():
-            raise NotADirectoryError(
-                f"`out_dir` must be a directory, got out_dir='{path}', which "
-                "is a file."
-            )
-        about = _read(path / "compare.json")
-        if about is not None:
-            self._refuse_other_plan(about)
-        elif any(not p.name.startswith(_UNFINISHED) for p in path.iterdir()):
-            raise FileExistsError(
-                "`out_dir` must be new, empty or that of the same comparison, "
-                f"got out_dir='{path}', which holds other files. Choose "
-                "another name (--out_dir)."
-            )
+    def _begin(self, command: str) -> None:
+        about = {
+            "command": command,
+            "baseline": self.plan.baseline,
+            "runs": [run.to_dict() for run in self.plan.runs],
+        }
+        self.write(self.about, json.dumps(about, indent=2) + "\n")
 
-    def _refuse_other_plan(self, about: Mapping[str, Any]) -> None:
+    def _refuse_other(self, about: Any) -> None:
         runs = about["runs"]
         theirs: dict[str, Any] = {
             "methods": list(dict.fromkeys(run["method"] for run in runs)),
@@ -191,29 +136,3 @@ class Comparison:
                     f"{theirs[name]!r}. Use the same flags, or choose another "
                     "out_dir (--out_dir)."
                 )
-
-
-def _lock(descriptor: int, directory: Path) -> None:
-    """Locks a directory for as long as it is open."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OSError(
-            "`out_dir` must not be in use by another comparison, got "
-            f"out_dir='{directory}'. Wait for it, or choose another name "
-            "(--out_dir)."
-        ) from None
-    except OSError:  # Not all file systems can.
-        pass
-
-
-def _read(path: Path) -> Any:
-    """Returns what stands in a JSON file, None if it isn't there."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(
-            f"The file {path} can't be read: {error}. Move it out of the way."
-        ) from None

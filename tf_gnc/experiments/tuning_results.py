@@ -6,25 +6,20 @@ neither how runs are started nor how their results are shown.
 Floor 4: may import from floors 0 to 3 and from this folder.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import json
 import math
 import os
-import shutil
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_gnc.experiments.out_dir import OutDir, clear_if_not_begun, read_json
 from tf_gnc.experiments.statistics import Spread, spread
 from tf_gnc.experiments.tuning import OBJECTIVES, Point, Search
 
 __all__ = ["Outcome", "Trial", "Tuning", "best_of", "edges"]
-
-_ABOUT = "tune.json"
-_UNFINISHED = ".unfinished-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +130,7 @@ def edges(
     return found
 
 
-class Tuning:
+class Tuning(OutDir):
     """The directory of a search. Making it only looks; `claimed` takes it.
 
     Args:
@@ -148,50 +143,18 @@ class Tuning:
         OSError: If it holds anything else, or is a file.
     """
 
+    what, about = "search", "tune.json"
+
     def __init__(self, search: Search, out_dir: str | os.PathLike) -> None:
         """Looks; see the class."""
-        if "://" in os.fspath(out_dir):
-            raise ValueError(
-                "`out_dir` must be a local directory, got "
-                f"out_dir={os.fspath(out_dir)!r}. Write to a local one and "
-                "copy it afterwards."
-            )
         self.search = search
-        self.directory = Path(out_dir).expanduser()
-        self._refuse_others()
-
-    @contextlib.contextmanager
-    def claimed(self, command: str) -> Iterator[None]:
-        """Holds the directory, against a second one at the same time.
-
-        Args:
-            command: What asked for the search.
-
-        Raises:
-            OSError: If somebody else holds it, or it can't be made.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        held = os.open(self.directory, os.O_RDONLY)
-        try:
-            _lock(held, self.directory)
-            self._refuse_others()
-            if not (self.directory / _ABOUT).exists():
-                self.write_about({"command": command})
-            yield
-        finally:
-            os.close(held)
+        super().__init__(out_dir)
 
     def write_about(self, content: Mapping[str, Any]) -> None:
         """Writes tune.json: the search, and what there is to say of it."""
         content = {"settings": self.search.to_dict(), **content}
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        self.write(_ABOUT, text.encode())
-
-    def write(self, name: str, content: bytes) -> None:
-        """Writes a file, whole or not at all."""
-        draft = self.directory / f"{_UNFINISHED}{name}"
-        draft.write_bytes(content)
-        os.replace(draft, self.directory / name)
+        self.write(self.about, text)
 
     def run_dir(self, name: str) -> Path:
         """Returns where a run writes."""
@@ -199,15 +162,13 @@ class Tuning:
 
     def make_way(self, name: str) -> None:
         """Removes what a run left that was killed before it had begun."""
-        path = self.run_dir(name)
-        if path.exists() and not (path / "config.json").exists():
-            shutil.rmtree(path)
+        clear_if_not_begun(self.run_dir(name))
 
     def outcome(self, name: str) -> Outcome | None:
         """Returns what a run came to, None if it has to be run (again)."""
         path = self.run_dir(name)
         ended, diverged = (
-            _read(path / file) for file in ("summary.json", "diverged.json")
+            read_json(path / file) for file in ("summary.json", "diverged.json")
         )
         if ended is None and diverged is None:
             return None
@@ -217,7 +178,7 @@ class Tuning:
         epoch = None if ended is not None else diverged["epoch"]
         if epoch is None and numbers[self.search.objective] is None:
             epoch = numbers["epoch"]  # Not finite, if only on test examples.
-        log = _read(path / "displacement.json") or {"epochs": []}
+        log = read_json(path / "displacement.json") or {"epochs": []}
         displacements = [d for d in log["epochs"] if d is not None]
         return Outcome(numbers, epoch, displacements)
 
@@ -232,26 +193,11 @@ class Tuning:
         names = [path.name for path in runs.iterdir()] if runs.exists() else []
         return sum(self.outcome(name) is not None for name in names)
 
-    def _refuse_others(self) -> None:
-        path = self.directory
-        if not path.exists():
-            return
-        if not path.is_dir():
-            raise NotADirectoryError(
-                f"`out_dir` must be a directory, got out_dir='{path}', which "
-                "is a file."
-            )
-        about = _read(path / _ABOUT)
-        if about is not None:
-            self._refuse_other_search(about["settings"])
-        elif any(not p.name.startswith(_UNFINISHED) for p in path.iterdir()):
-            raise FileExistsError(
-                "`out_dir` must be new, empty or that of the same search, got "
-                f"out_dir='{path}', which holds other files. Choose another "
-                "name (--out_dir)."
-            )
+    def _begin(self, command: str) -> None:
+        self.write_about({"command": command})
 
-    def _refuse_other_search(self, theirs: Mapping[str, Any]) -> None:
+    def _refuse_other(self, about: Any) -> None:
+        theirs = about["settings"]
         ours = self.search.to_dict()
         for name in {**ours, **theirs}:
             own, other = ours.get(name), theirs.get(name)
@@ -262,29 +208,3 @@ class Tuning:
                     "Use the same flags, or choose another out_dir "
                     "(--out_dir)."
                 )
-
-
-def _lock(descriptor: int, directory: Path) -> None:
-    """Locks a directory for as long as it is open."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OSError(
-            "`out_dir` must not be in use by another search, got "
-            f"out_dir='{directory}'. Wait for it, or choose another name "
-            "(--out_dir)."
-        ) from None
-    except OSError:  # Not all file systems can.
-        pass
-
-
-def _read(path: Path) -> Any:
-    """Returns what stands in a JSON file, None if it isn't there."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(
-            f"The file {path} can't be read: {error}. Move it out of the way."
-        ) from None
