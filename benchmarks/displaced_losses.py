@@ -17,11 +17,11 @@ import pathlib
 import numpy as np
 
 from tf_gnc import RandomNoise, analysis
-from tf_gnc.experiments import recording
-from tf_gnc.experiments.analyze import read_run
-from tf_gnc.experiments.building import load_images
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.measure_run import (
+from tf_gnc.experiments.figures.recorded_runs import read_run
+from tf_gnc.experiments.run import recording
+from tf_gnc.experiments.run.building import load_images
+from tf_gnc.experiments.run.measure import (
     fill_noise,
     find_models,
     load_checkpoint,

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from tf_gnc.distribute import cluster
+from tf_gnc.launch import addresses
 
 NUM_WORKERS, EXAMPLES_PER_WORKER = 8, 32
 SHAPE, CLASSES = (32, 32, 3), 100
@@ -65,14 +65,14 @@ class _Group:
     """Processes of one run, which step when told to."""
 
     def __init__(self, count: int) -> None:
-        ports = cluster.free_ports(count)
-        addresses = [f"127.0.0.1:{port}" for port in ports]
-        shares = cluster.split_cores(os.sched_getaffinity(0), count)
+        ports = addresses.free_ports(count)
+        hosts = [f"127.0.0.1:{port}" for port in ports]
+        shares = addresses.split_cores(os.sched_getaffinity(0), count)
         self._processes = []
         for index, share in enumerate(shares):
             environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3")
             if count > 1:
-                config = cluster.tf_config(addresses, index)
+                config = addresses.tf_config(hosts, index)
                 if not isinstance(config, str):
                     config = json.dumps(config)
                 environment["TF_CONFIG"] = config
@@ -121,7 +121,7 @@ def _child() -> None:
 
     import tf_gnc
     from tf_gnc.distribute import make_strategy
-    from tf_gnc.distribute.rows import deal_out
+    from tf_gnc.distribute.sharding import deal_out
     from tf_gnc.models.resnet import resnet
 
     tf_gnc.set_threads()

@@ -9,6 +9,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tf_gnc import data
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration() for _ in range(4)],
@@ -22,3 +24,11 @@ def _fresh_keras():
     yield
     keras.config.set_dtype_policy("float32")
     keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    """A directory with the digits prepared, instead of the user's own."""
+    path = tmp_path_factory.mktemp("digits")
+    data.load("digits", path)
+    return str(path)

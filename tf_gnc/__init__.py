@@ -21,11 +21,11 @@ _versions.check()
 
 # public name: the module that holds it, or None for a module itself.
 _EXPORTS = {
-    "GNCModel": "tf_gnc.train_step",
-    "GNCTrainStep": "tf_gnc.train_step",
-    "GradientNoise": "tf_gnc.noise",
-    "NoiseRule": "tf_gnc.noise",
-    "RandomNoise": "tf_gnc.noise",
+    "GNCModel": "tf_gnc.step.train_step",
+    "GNCTrainStep": "tf_gnc.step.train_step",
+    "GradientNoise": "tf_gnc.noise.gradient",
+    "NoiseRule": "tf_gnc.noise.rule",
+    "RandomNoise": "tf_gnc.noise.random",
     "analysis": None,
     "callbacks": None,
     "data": None,

@@ -3,8 +3,6 @@
 Every message says what came, what is needed and how to mend it, and every
 validator returns the value it was given in the plain Python type that the
 caller stores, so that a constructor validates and assigns in one line.
-
-Floor 0: imports nothing of ours.
 """
 
 import math

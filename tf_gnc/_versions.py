@@ -2,8 +2,6 @@
 
 Looks at installed packages' metadata, so it imports neither TensorFlow nor
 Keras, which another version could make fail in obscure ways.
-
-Floor 0: imports nothing of ours.
 """
 
 import json

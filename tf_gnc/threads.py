@@ -1,7 +1,4 @@
-"""Threads for workers that run side by side on a CPU.
-
-Floor 0: imports nothing of ours.
-"""
+"""Threads for workers that run side by side on a CPU."""
 
 import numbers
 import os

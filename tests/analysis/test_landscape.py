@@ -7,7 +7,7 @@ import tf_gnc
 from tests import oracles, problems
 from tf_gnc.analysis import landscape
 from tf_gnc.analysis.landscape import directions
-from tf_gnc.layout import WeightLayout
+from tf_gnc.noise.layout import WeightLayout
 
 M, ROWS = 4, 16
 

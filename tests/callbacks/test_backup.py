@@ -18,7 +18,7 @@ import tf_gnc
 from tests import problems
 from tests.callbacks import exact
 from tf_gnc.callbacks import BackupAndRestore
-from tf_gnc.distribute.launcher import Launcher
+from tf_gnc.launch.launcher import Launcher
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -328,7 +328,7 @@ def test_data__any_other__reads_up_to_the_place_once(tmp_path):
 
 def test_data__arrays__skipped_examples_are_not_read(tmp_path, monkeypatch):
     seen = []
-    examples_of = tf_gnc.distribute.rows.examples_of
+    examples_of = tf_gnc.distribute.sharding.examples_of
 
     def noting(arrays):
         load = examples_of(arrays)
@@ -345,15 +345,15 @@ def test_data__arrays__skipped_examples_are_not_read(tmp_path, monkeypatch):
     with pytest.raises(exact.Killed):
         _fit(_model(), BackupAndRestore(tmp_path, 1), [exact.Kill(8)],
              num_steps=5)  # fmt: skip
-    monkeypatch.setattr(tf_gnc.distribute.rows, "examples_of", noting)
+    monkeypatch.setattr(tf_gnc.distribute.sharding, "examples_of", noting)
     orders = []
-    indices = tf_gnc.distribute.rows.indices
+    indices = tf_gnc.distribute.sharding.indices
 
     def ending(*arguments):
         orders.append(arguments)
         return indices(*arguments).take(3)
 
-    monkeypatch.setattr(tf_gnc.distribute.rows, "indices", ending)
+    monkeypatch.setattr(tf_gnc.distribute.sharding, "indices", ending)
     _fit(_model(), BackupAndRestore(tmp_path, 1), num_steps=5)
     assert orders[0][-1] == 7
     assert sorted(seen) == [1, 16, 16, 16]

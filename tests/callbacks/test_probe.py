@@ -13,7 +13,7 @@ import tf_gnc
 from tests import problems
 from tf_gnc import analysis
 from tf_gnc.callbacks import BackupAndRestore, Probe, SwitchNoise, measures
-from tf_gnc.step_probe import StepTable
+from tf_gnc.step.step_table import StepTable
 
 GNC = tf_gnc.GradientNoise(alpha=0.5)
 CHEAP = ["noise_norm", "relative_displacement", "loss_spread",

@@ -9,7 +9,7 @@ import pytest
 
 from tf_gnc.cli import progress
 from tf_gnc.cli.main import main
-from tf_gnc.experiments.drawings import DRAWINGS
+from tf_gnc.experiments.figures.registry import DRAWINGS
 
 MODULE = """
 import keras

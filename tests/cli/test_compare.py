@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tf_gnc.cli import compare, compare_run
+from tf_gnc.cli import child, compare
 from tf_gnc.cli.compare_progress import Display, show_comparison
 from tf_gnc.cli.main import main
-from tf_gnc.experiments.comparison import Comparison
+from tf_gnc.experiments.compare.comparison import Comparison
 
 TINY = ["--workers=2", "--batch_size=512", "--methods=dpsgd,gnc", "--seeds=2"]
 
@@ -46,12 +46,12 @@ leave("summary.json", {"val_accuracy": rate, "best_val_accuracy": rate,
 @pytest.fixture
 def fake(monkeypatch, digits_dir, tmp_path):
     """Flags of a comparison of runs that take no time, and its directory."""
-    real = compare_run.command_line
+    real = child.command_line
 
     def command_line(*arguments):
         return [sys.executable, "-c", FAKE, real(*arguments)[-1]]
 
-    monkeypatch.setattr(compare_run, "command_line", command_line)
+    monkeypatch.setattr(child, "command_line", command_line)
     out_dir = tmp_path / "out"
     return [f"--data_dir={digits_dir}", f"--out_dir={out_dir}", *TINY], out_dir
 
@@ -190,8 +190,8 @@ def _run_here(flags, out_dir):
     comparison = Comparison(plan, out_dir)
     with comparison.claimed("tf-gnc compare"):
         for run in plan.runs:
-            words = compare_run.command_line(run, comparison.run_dir(run), "c")
-            assert compare_run.main(words[-1:]) == 0
+            words = child.command_line(run, comparison.run_dir(run), "c")
+            assert child.main(words[-1:]) == 0
     return plan, comparison
 
 
@@ -242,9 +242,9 @@ def test_compare_run__other_failures__are_no_result(
 ):
     plan = compare._plan({"methods": "gnc", "seeds": "1"})
     (run,) = plan.runs
-    words = compare_run.command_line(run, tmp_path / "file", "c")
+    words = child.command_line(run, tmp_path / "file", "c")
     (tmp_path / "file").touch()
-    assert compare_run.main(words[-1:]) == 1
+    assert child.main(words[-1:]) == 1
     assert "which is a file" in capsys.readouterr().err
 
 

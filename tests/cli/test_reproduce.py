@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from tf_gnc.cli import compare, compare_run, train
+from tf_gnc.cli import child, compare, train
 from tf_gnc.cli.main import main
 from tf_gnc.experiments.recipes import RECIPES
 
@@ -28,13 +28,15 @@ for name, content in {
 @pytest.fixture
 def fake(monkeypatch):
     """Runs that take no time, on data that nobody looks at."""
-    real = compare_run.command_line
+    real = child.command_line
     monkeypatch.setattr(
-        compare_run,
+        child,
         "command_line",
         lambda *arguments: [sys.executable, "-c", FAKE, real(*arguments)[-1]],
     )
-    monkeypatch.setattr("tf_gnc.experiments.compare.Plan.check", lambda _: None)
+    monkeypatch.setattr(
+        "tf_gnc.experiments.compare.plan.Plan.check", lambda _: None
+    )
 
 
 def test_reproduce__two_rows__published_values_stand_beside_ours(

@@ -93,7 +93,7 @@ def test_resume__cut_short__is_the_run_and_then_prints_its_result_again(
     def refuse(*args, **kwargs):
         raise RuntimeError("It trains.")
 
-    monkeypatch.setattr("tf_gnc.train_step.GNCModel.fit", refuse)
+    monkeypatch.setattr("tf_gnc.step.train_step.GNCModel.fit", refuse)
     before = {path: path.read_bytes() for path in cut.iterdir()}
     assert main(_flags(digits_dir, cut, "--resume")) == 0
     assert "test accuracy" in capsys.readouterr().out

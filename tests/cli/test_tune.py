@@ -8,7 +8,7 @@ import pytest
 
 from tf_gnc.cli import tune_flags, tune_run
 from tf_gnc.cli.main import main
-from tf_gnc.experiments.tuning_results import Tuning
+from tf_gnc.experiments.tune.trials import Tuning
 
 TINY = ["--workers=2", "--batch_size=512", "--epochs=1", "--schedule=constant"]
 

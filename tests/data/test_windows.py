@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gnc.data import _bits, windows
+from tf_gnc.data import _random_bits, windows
 
 
 def random_windows(size, num):
@@ -16,8 +16,8 @@ def random_windows(size, num):
 
 def by_hand(size, seed):
     """The same by a loop that stops at the first candidate that fits."""
-    bits = _bits.random_bits([seed], windows._WINDOW, 32)
-    draws = _bits.uniform(bits)[0].numpy().astype(float)
+    bits = _random_bits.random_bits([seed], windows._WINDOW, 32)
+    draws = _random_bits.uniform(bits)[0].numpy().astype(float)
     for i in range(10):
         area, aspect, turned = draws[2 + i], draws[12 + i], draws[22 + i]
         pixels = (0.08 + 0.92 * area) * size[0] * size[1]

@@ -5,12 +5,12 @@ import pytest
 from tests import processes
 from tests.distribute import (
     test_chief,
-    test_processes,
-    test_rows,
+    test_collectives,
     test_several_processes,
+    test_sharding,
 )
 
-MODULES = (test_several_processes, test_rows, test_chief, test_processes)
+MODULES = (test_several_processes, test_sharding, test_chief, test_collectives)
 
 
 @pytest.fixture(scope="session")
@@ -24,8 +24,8 @@ def two_times_two():
     scenarios = [
         test_several_processes.switch,
         test_several_processes.shuffled,
-        test_rows.uneven_evaluation,
-        test_processes.talk,
+        test_sharding.uneven_evaluation,
+        test_collectives.talk,
     ]
     return processes.run(scenarios, num_processes=2, replicas=2)
 

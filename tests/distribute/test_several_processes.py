@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_gnc
 from tests import problems, processes
 from tf_gnc import _keras_compat
-from tf_gnc.distribute import process_index, rows
+from tf_gnc.distribute import process_index, sharding
 
 M = 8
 RULES = {
@@ -159,7 +159,7 @@ def _train_graph(model, strategy):
         )
         if name == "multi_step_on_iterator"
     )
-    iterator = iter(rows.share(data, strategy))
+    iterator = iter(sharding.share(data, strategy))
     return steps.get_concrete_function(iterator).graph
 
 

@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 
 from tf_gnc.distribute import (
-    cluster,
     environment,
     is_chief,
     make_strategy,
@@ -20,6 +19,7 @@ from tf_gnc.distribute import (
     process_index,
     strategies,
 )
+from tf_gnc.launch import addresses
 
 HOSTS = ["a:1", "b:1", "c:1"]
 ONE_NODE = {
@@ -145,7 +145,7 @@ def test_make_strategy__communication__fits_the_hardware(
 def test_make_strategy__tf_config_of_our_launcher__is_understood(
     made, monkeypatch
 ):
-    monkeypatch.setenv("TF_CONFIG", cluster.tf_config(HOSTS, 2))
+    monkeypatch.setenv("TF_CONFIG", addresses.tf_config(HOSTS, 2))
     make_strategy()
     resolver, _ = _resolver_and_options(made)
     assert resolver.cluster_spec().as_dict() == {"worker": HOSTS}
@@ -507,7 +507,7 @@ TWO_PROCESSES = """
 
 
 def test_make_strategy__two_real_processes__meet_in_the_order_of_replicas():
-    first, second = cluster.free_ports(2)
+    first, second = addresses.free_ports(2)
     jobs = {
         "chief": [f"127.0.0.1:{first}"],
         "worker": [f"127.0.0.1:{second}"],

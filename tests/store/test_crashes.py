@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 import pytest
-import saving
 
+from tests.store import saving
 from tf_gnc.store import Store
 
 SYSTEM_CALLS = ["fsync", "rename", "mkdir", "unlink", "rmdir"]

@@ -7,8 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-import saving
 
+from tests.store import saving
 from tf_gnc.store import DamagedError, Store
 
 FILES = ["manifest.json", "noise-0.bin", "noise-1.bin"]

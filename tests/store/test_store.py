@@ -8,8 +8,8 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
-import saving
 
+from tests.store import saving
 from tf_gnc.store import DamagedError, Store, generation_name
 
 DTYPES = [

@@ -5,8 +5,6 @@ versions it was tried; tests/test_keras_compat.py fails for an entry that is
 no longer needed or no longer works.
 
 Tried with TensorFlow 2.21 and Keras 3.15.
-
-Floor 0: imports nothing of ours but the files of this folder.
 """
 
 from tf_gnc._keras_compat.data import (

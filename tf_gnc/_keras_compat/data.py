@@ -1,7 +1,4 @@
-"""Private names behind what `fit` trains on, and where it begins.
-
-Floor 0: imports nothing of ours.
-"""
+"""Private names behind what `fit` trains on, and where it begins."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""Private names behind an optimizer's update.
-
-Floor 0: imports nothing of ours.
-"""
+"""Private names behind an optimizer's update."""
 
 import contextlib
 from collections.abc import Callable, Iterator

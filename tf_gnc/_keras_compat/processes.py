@@ -1,7 +1,4 @@
-"""Private names behind several replicas and several processes.
-
-Floor 0: imports nothing of ours.
-"""
+"""Private names behind several replicas and several processes."""
 
 import itertools
 import types

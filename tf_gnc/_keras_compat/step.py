@@ -1,7 +1,4 @@
-"""Private names behind a training step: building, calling, losses, seeds.
-
-Floor 0: imports nothing of ours.
-"""
+"""Private names behind a training step: building, calling, losses, seeds."""
 
 from typing import Any
 

@@ -9,8 +9,6 @@
 Each takes a compiled model and a global batch, leaves the model and its
 optimizer bit for bit as they were, and returns a dict that JSON can hold.
 Under a strategy with several processes all of them make the same call.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 from tf_gnc.analysis.landscape import landscape

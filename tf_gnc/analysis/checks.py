@@ -1,8 +1,6 @@
 """What the measures accept, and the errors for what they don't.
 
 Knows models, batches, data sets and rules as arguments; measures nothing.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 import copy
@@ -13,9 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc.noise import NoiseRule
-from tf_gnc.plan import StepPlan, check_rule
-from tf_gnc.train_step import GNCTrainStep
+from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.step.plan import StepPlan, check_rule
+from tf_gnc.step.train_step import GNCTrainStep
 
 
 def model(model: Any) -> None:

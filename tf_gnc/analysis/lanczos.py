@@ -1,8 +1,6 @@
 """Largest eigenvalues of a matrix that is only known by its products.
 
 Knows a function from vector to vector; neither models nor TensorFlow.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 from collections.abc import Callable

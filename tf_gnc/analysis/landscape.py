@@ -1,7 +1,4 @@
-r"""The loss around the weights, along random directions of the filters' size.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
-"""
+r"""The loss around the weights, along directions as long as the filters."""
 
 import itertools
 from typing import Any
@@ -12,8 +9,8 @@ import tensorflow as tf
 from tf_gnc import _check
 from tf_gnc.analysis import checks
 from tf_gnc.analysis.worker_runs import WorkerRuns
-from tf_gnc.layout import WeightLayout
-from tf_gnc.train_step import GNCTrainStep
+from tf_gnc.noise.layout import WeightLayout
+from tf_gnc.step.train_step import GNCTrainStep
 
 
 def landscape(

@@ -1,8 +1,6 @@
 r"""How much the examples' gradients differ: the gradient noise scale.
 
 Knows squared norms and batch sizes; neither models nor TensorFlow.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 import math

@@ -4,10 +4,8 @@ It displaces them as the plan says, calls the model in a scope that keeps all
 assignments from it, and differentiates its own mean loss. This file knows one
 replica and one worker of it; rows and loops are the caller's.
 
-Symbols   V  workers per replica (tf_gnc.workers)
-          P  number of trainable scalars (tf_gnc.layout)
-
-Floor 2: may import from floors 0 and 1 and from this floor.
+Symbols   V  workers per replica (tf_gnc.step.workers)
+          P  number of trainable scalars (tf_gnc.noise.layout)
 """
 
 import contextlib
@@ -16,9 +14,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc.model_state import ModelState
-from tf_gnc.plan import StepPlan
-from tf_gnc.train_step import GNCTrainStep
+from tf_gnc.step.model_state import ModelState
+from tf_gnc.step.plan import StepPlan
+from tf_gnc.step.train_step import GNCTrainStep
 
 KINDS = ("losses", "gradient", "hessian", "full")
 """What a run gives besides losses: nothing, the gradient, the Hessian times a

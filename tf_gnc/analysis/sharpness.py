@@ -1,7 +1,4 @@
-r"""Whether the noise finds sharp directions: the workers' losses, the Hessian.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
-"""
+r"""Whether noise finds sharp directions: the workers' losses, the Hessian."""
 
 from typing import Any
 
@@ -12,8 +9,8 @@ from tf_gnc.analysis import checks
 from tf_gnc.analysis.lanczos import lanczos
 from tf_gnc.analysis.noise_scale import noise_scale
 from tf_gnc.analysis.worker_runs import Sweep, WorkerRuns
-from tf_gnc.noise import NoiseRule
-from tf_gnc.train_step import GNCTrainStep
+from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.step.train_step import GNCTrainStep
 
 
 def sharpness(

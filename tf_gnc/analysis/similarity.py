@@ -1,7 +1,4 @@
-r"""How well the step's gradient predicts the full gradient.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
-"""
+r"""How well the step's gradient predicts the full gradient."""
 
 from typing import Any
 
@@ -10,7 +7,7 @@ import tensorflow as tf
 
 from tf_gnc.analysis import checks
 from tf_gnc.analysis.worker_runs import WorkerRuns
-from tf_gnc.train_step import GNCTrainStep
+from tf_gnc.step.train_step import GNCTrainStep
 
 
 def similarity(

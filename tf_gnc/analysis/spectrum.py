@@ -1,10 +1,8 @@
 r"""In how many directions the noise goes: eigenvalues of its covariance.
 
-Symbols   M, V   workers, workers per replica (tf_gnc.workers)
-          P      number of trainable scalars (tf_gnc.layout)
+Symbols   M, V   workers, workers per replica (tf_gnc.step.workers)
+          P      number of trainable scalars (tf_gnc.noise.layout)
           Omega  the workers' noise minus its mean, one column per worker
-
-Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 from collections.abc import Iterator
@@ -13,10 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc import _keras_compat, workers
+from tf_gnc import _keras_compat
 from tf_gnc.analysis import checks
-from tf_gnc.plan import StepPlan
-from tf_gnc.train_step import GNCTrainStep
+from tf_gnc.step import workers
+from tf_gnc.step.plan import StepPlan
+from tf_gnc.step.train_step import GNCTrainStep
 
 # Numbers of all workers' noise that are held at a time: 256 MB in float32.
 _HELD = 2**26

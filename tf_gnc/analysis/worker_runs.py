@@ -6,11 +6,9 @@ nothing is assigned: neither weights nor noise memory, moving statistics,
 seeds or metrics. What is measured from the losses and gradients is the
 business of the other files of this folder.
 
-Symbols   M, R, V  workers, replicas, workers per replica (tf_gnc.workers)
-          P        number of trainable scalars (tf_gnc.layout)
+Symbols   M, R, V  workers, replicas, workers per replica (tf_gnc.step.workers)
+          P        number of trainable scalars (tf_gnc.noise.layout)
           b        rows per worker
-
-Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 import functools
@@ -19,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc import _check, _keras_compat, workers
+from tf_gnc import _batch, _check, _keras_compat
 from tf_gnc.analysis import checks
 from tf_gnc.analysis.one_worker import KINDS, OneWorker
-from tf_gnc.noise import NoiseRule
-from tf_gnc.train_step import GNCTrainStep
+from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.step import workers
+from tf_gnc.step.train_step import GNCTrainStep
 
 
 class Sweep(NamedTuple):
@@ -175,7 +174,7 @@ class WorkerRuns:
 
         def share(context: tf.distribute.experimental.ValueContext) -> Any:
             begin = min(context.replica_id_in_sync_group * size, num_rows)
-            return workers.between(batch, begin, min(begin + size, num_rows))
+            return _batch.between(batch, begin, min(begin + size, num_rows))
 
         return self._strategy.experimental_distribute_values_from_function(
             share
@@ -240,12 +239,12 @@ class WorkerRuns:
         dtype, b = self.plan.layout.dtype, self.rows_per_worker
         num_rows = checks.num_rows(batch)
         pieces = num_rows // b
-        even = workers.between(batch, 0, pieces * b)
+        even = _batch.between(batch, 0, pieces * b)
         before = first + self.plan.first_worker()
 
         def work(worker: tf.Tensor, totals: Any) -> Any:
             numbers, total = totals
-            rows = workers.rows(even, worker, pieces)
+            rows = _batch.rows(even, worker, pieces)
             number, vector = one(worker, before + worker, rows)
             return numbers.write(worker, number), total + b * vector
 
@@ -256,6 +255,6 @@ class WorkerRuns:
         numbers, total = totals[0].stack(), totals[1]
         if num_rows % b:
             last = tf.constant(pieces)
-            rest = workers.between(batch, pieces * b, num_rows)
+            rest = _batch.between(batch, pieces * b, num_rows)
             total += (num_rows % b) * one(last, before + last, rest)[1]
         return numbers, total

@@ -1,12 +1,12 @@
 """Keras callbacks: noise that changes, backups, and measurements."""
 
 from tf_gnc.callbacks.backup import BackupAndRestore
-from tf_gnc.callbacks.noise import (
+from tf_gnc.callbacks.probe import Probe
+from tf_gnc.callbacks.switch_noise import (
     AlphaSchedule,
     SwitchNoise,
     SwitchNoiseOnDrop,
 )
-from tf_gnc.callbacks.probe import Probe
 
 __all__ = [
     "AlphaSchedule",

@@ -2,8 +2,6 @@
 
 Knows when to save and how `fit` is to go on. What is saved is in snapshot.py,
 how it gets to the disk and back in tf_gnc.store.
-
-Floor 3: may import from floors 0 to 2.
 """
 
 import math
@@ -19,12 +17,12 @@ from typing import Any
 import keras
 
 from tf_gnc import _check, _keras_compat
-from tf_gnc.callbacks import saving, snapshot, state
-from tf_gnc.callbacks.noise import check_model
-from tf_gnc.distribute import processes
-from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
+from tf_gnc.callbacks import backup_write, callback_state, snapshot
+from tf_gnc.callbacks.switch_noise import check_model
+from tf_gnc.distribute import collectives
 from tf_gnc.distribute.strategies import is_chief
-from tf_gnc.fitting import Resumable
+from tf_gnc.launch.addresses import RESTART_EXIT_CODE
+from tf_gnc.step.fit_arguments import Resumable
 from tf_gnc.store import Generation, Store
 
 
@@ -103,7 +101,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._generation: Generation | None = None
         self._looked = False
         self._callbacks: list[keras.callbacks.Callback] = []
-        self._settled: state.State = ({}, {})
+        self._settled: callback_state.State = ({}, {})
         self._places_data = False
         self._seed: int | None = None
         self._sigterm: Any = None
@@ -135,7 +133,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         strategy = model.distribute_strategy
         generation = self._look()
         name = "" if generation is None else generation.path.name
-        digests = processes.gather(strategy, zlib.crc32(name.encode()))
+        digests = collectives.gather(strategy, zlib.crc32(name.encode()))
         if len(set(digests)) > 1:
             raise ValueError(
                 "All processes must see the same backups, got the newest in "
@@ -164,7 +162,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._saved_at = None
         if threading.current_thread() is threading.main_thread():
             self._sigterm = signal.signal(signal.SIGTERM, self._on_sigterm)
-        self._settled = state.capture(self._callbacks)
+        self._settled = callback_state.capture(self._callbacks)
         if self._generation is None:
             return
         self._check_steps()
@@ -228,7 +226,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Stops if a SIGTERM came after the last step; all has been saved."""
         strategy = self.model.distribute_strategy
-        if any(processes.gather(strategy, int(self._terminated))):
+        if any(collectives.gather(strategy, int(self._terminated))):
             self._exit()
 
     def close(self) -> None:
@@ -263,7 +261,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         if not self.min_seconds:
             return True
         old = time.monotonic() - self._last_save >= self.min_seconds
-        return bool(processes.from_chief(self.model.distribute_strategy, old))
+        return bool(collectives.from_chief(self.model.distribute_strategy, old))
 
     def _restore(self) -> dict[str, Any]:
         """Puts back model and callbacks, and returns where the run was."""
@@ -306,7 +304,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             "stopped": bool(self.model.stop_training),
             "seed": self._seed,
         }
-        saving.save(
+        backup_write.save(
             self._store,
             self.model,
             step,

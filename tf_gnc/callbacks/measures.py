@@ -1,9 +1,7 @@
 r"""The measures that a probe can take: their names, arguments and numbers.
 
-    cheap  read from the table that each step leaves (tf_gnc.step_probe)
-    full   calls of tf_gnc.analysis, which evaluate the model anew
-
-Floor 3: may import from floors 0 to 2.
+cheap  read from the table that each step leaves (tf_gnc.step.step_table)
+full   calls of tf_gnc.analysis, which evaluate the model anew
 """
 
 import inspect
@@ -15,7 +13,7 @@ import numpy as np
 
 from tf_gnc import _check, analysis
 from tf_gnc.analysis.noise_scale import estimates, noise_scale
-from tf_gnc.step_probe import StepTable
+from tf_gnc.step.step_table import StepTable
 
 
 def noise_norm(table: StepTable) -> float:

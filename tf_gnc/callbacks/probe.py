@@ -1,8 +1,6 @@
 r"""Measures a run while it trains, into a file, the logs and TensorBoard.
 
 Knows when to measure and where numbers go. What they are is in measures.py.
-
-Floor 3: may import from floors 0 to 2.
 """
 
 import math
@@ -15,10 +13,10 @@ import tensorflow as tf
 
 from tf_gnc import _check, analysis
 from tf_gnc.callbacks import measures as named
-from tf_gnc.callbacks.noise import check_model
 from tf_gnc.callbacks.probe_rows import ProbeRows
+from tf_gnc.callbacks.switch_noise import check_model
 from tf_gnc.distribute.strategies import is_chief
-from tf_gnc.step_probe import StepTable
+from tf_gnc.step.step_table import StepTable
 
 # What `tf.summary.scalar` says of a number; it needs TensorBoard installed,
 # which may be on another machine.
@@ -95,7 +93,7 @@ class Probe(keras.callbacks.Callback):
         ['noise_norm', 'loss_spread']
     """
 
-    backed_up = ("_seen", "_sums")  # see tf_gnc.callbacks.state
+    backed_up = ("_seen", "_sums")  # see tf_gnc.callbacks.callback_state
 
     def __init__(
         self,

@@ -1,8 +1,6 @@
 """The rows of a probe, one line of JSON each, in a file that outlives a run.
 
 Knows steps and lines. What else a row holds is up to others.
-
-Floor 3: may import from floors 0 to 2.
 """
 
 import json

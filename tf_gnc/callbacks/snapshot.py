@@ -6,8 +6,6 @@
 
 A worker's gradient is kept under its index in the whole cluster, so that any
 number of replicas and processes can take it up again.
-
-Floor 3: may import from floors 0 to 2.
 """
 
 import random
@@ -18,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc.callbacks import state
+from tf_gnc.callbacks import callback_state
 from tf_gnc.distribute.strategies import is_chief, num_processes, process_index
 from tf_gnc.store import Draft, Generation
 
@@ -28,7 +26,7 @@ MODEL = "model"
 def contents(
     model: keras.Model,
     callbacks: list,
-    settled: state.State,
+    settled: callback_state.State,
     position: Mapping[str, Any],
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns a backup's JSON, and the arrays that go with its callbacks.
@@ -39,7 +37,7 @@ def contents(
         settled: Their state when the training began.
         position: Where the run is: epoch, batch and so on.
     """
-    states, arrays = state.capture(callbacks, settled)
+    states, arrays = callback_state.capture(callbacks, settled)
     strategy = model.distribute_strategy
     return {
         "identity": identity(model),
@@ -166,7 +164,7 @@ def restore_metrics(generation: Generation, model: keras.Model) -> None:
 
 
 def restore_callbacks(
-    generation: Generation, callbacks: list, settled: state.State
+    generation: Generation, callbacks: list, settled: callback_state.State
 ) -> None:
     """Gives the callbacks their state.
 
@@ -182,7 +180,7 @@ def restore_callbacks(
         if name.startswith(prefix)
     }
     kept = generation.contents["callbacks"], arrays
-    state.put_back(callbacks, kept, settled)
+    callback_state.put_back(callbacks, kept, settled)
 
 
 def _restore_memory(generation: Generation, model: keras.Model) -> None:

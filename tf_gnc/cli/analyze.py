@@ -2,8 +2,6 @@
 
 Which figures and how they are drawn is in tf_gnc.experiments; here are only
 the flags, and what to say and return when something is wrong.
-
-Floor 5: may import from all floors.
 """
 
 import shlex
@@ -16,18 +14,12 @@ from rich.console import Console
 
 from tf_gnc.callbacks.measures import FULL
 from tf_gnc.cli import errors, startup
-from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.cli.measurement_flags import measures_of
-from tf_gnc.experiments.analysis_page import AnalysisFiles, missing, to_html
-from tf_gnc.experiments.analyze import RecordedRun, read_runs
-from tf_gnc.experiments.drawings import View, draw_all
-from tf_gnc.experiments.measure_run import (
-    check_measures,
-    find_models,
-    measure,
-)
-
-__all__ = ["build_flags", "main"]
+from tf_gnc.experiments.figures.page import AnalysisFiles, missing, to_html
+from tf_gnc.experiments.figures.recorded_runs import RecordedRun, read_runs
+from tf_gnc.experiments.figures.registry import View, draw_all
+from tf_gnc.experiments.run.measure import check_measures, find_models, measure
 
 _USAGE = "tf-gnc analyze"
 _SUMMARY = (

@@ -3,8 +3,6 @@
 All of what is compared is in tf_gnc.experiments; each run is a process of its
 own, see `compare_run`. Here are only the flags, and what to say and return
 when something is wrong.
-
-Floor 5: may import from all floors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,15 +11,13 @@ from typing import Any
 
 from tf_gnc import _check
 from tf_gnc.cli import errors, train
-from tf_gnc.cli.carry_out import HOW, carry_out
-from tf_gnc.cli.flagset import FlagSet, UsageError
-from tf_gnc.cli.train_flags import to_fields
-from tf_gnc.experiments.compare import Plan, make_plan
-from tf_gnc.experiments.comparison import Comparison
+from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.cli.config_flags import to_fields
+from tf_gnc.cli.run_many import HOW, carry_out
+from tf_gnc.experiments.compare.comparison import Comparison
+from tf_gnc.experiments.compare.plan import Plan, make_plan
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.recipes import RECIPES
-
-__all__ = ["build_flags", "main", "parse_seeds"]
 
 _USAGE = "tf-gnc compare"
 _SUMMARY = (

@@ -2,8 +2,6 @@
 
 On a terminal one bar for all of it and one for each run that goes on; anywhere
 else a plain line as a run begins or ends.
-
-Floor 5: may import from all floors.
 """
 
 import contextlib
@@ -13,8 +11,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-
-__all__ = ["Display", "show_comparison"]
 
 
 class Display:

@@ -2,8 +2,6 @@
 
 The checks are in tf_gnc.doctor; here are the flags, a model as `tf-gnc train`
 would make it, random pictures in the shape of the data set, and the words.
-
-Floor 5: may import from all floors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +13,7 @@ import tensorflow as tf
 
 from tf_gnc import doctor, models
 from tf_gnc.cli import errors, startup
-from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.data import DATASETS
 from tf_gnc.distribute.strategies import STRATEGIES, is_chief
 from tf_gnc.experiments import (
@@ -25,11 +23,9 @@ from tf_gnc.experiments import (
     build_model,
     make_config,
 )
-from tf_gnc.experiments.provenance import environment
-from tf_gnc.noise import NoiseRule
-from tf_gnc.train_step import GNCModel
-
-__all__ = ["build_flags", "main"]
+from tf_gnc.experiments.run.environment import environment
+from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.step.train_step import GNCModel
 
 _USAGE = "tf-gnc doctor"
 _SUMMARY = (

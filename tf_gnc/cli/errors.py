@@ -1,14 +1,10 @@
 """How every subcommand prints an error: as one line.
 
 Imports nothing but the standard library: the launcher starts at once.
-
-Floor 5: may import from all floors.
 """
 
 import sys
 import traceback
-
-__all__ = ["say"]
 
 
 def say(

@@ -1,9 +1,7 @@
 """`tf-gnc launch`: turns flags into a launcher.
 
-All of what it does is in tf_gnc.distribute.launcher. Imports no TensorFlow:
+All of what it does is in tf_gnc.launch.launcher. Imports no TensorFlow:
 it must start at once and stay small beside the processes that it starts.
-
-Floor 5: may import from all floors.
 """
 
 import os
@@ -11,11 +9,9 @@ import signal
 from collections.abc import Sequence
 
 from tf_gnc.cli import errors
-from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.cli.main import COMMANDS
-from tf_gnc.distribute.launcher import Launcher, child_command
-
-__all__ = ["build_flags", "main"]
+from tf_gnc.launch.launcher import Launcher, child_command
 
 _USAGE = "tf-gnc launch"
 _COMMAND = "-- <command> [arguments]"

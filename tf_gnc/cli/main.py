@@ -3,8 +3,6 @@
 Knows the subcommands' names and nothing of what they do. It imports only the
 one that was asked for, with TensorFlow's start-up chatter held back, so that
 what is printed is what the command has to say.
-
-Floor 5: may import from all floors.
 """
 
 import contextlib
@@ -17,8 +15,6 @@ from collections.abc import Mapping, Sequence
 
 from tf_gnc._version import __version__
 from tf_gnc.cli import startup
-
-__all__ = ["COMMANDS", "Command", "main"]
 
 
 @dataclasses.dataclass(frozen=True)

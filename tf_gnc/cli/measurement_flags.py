@@ -1,16 +1,11 @@
-"""The flags of `tf-gnc train` for what a run records on its way.
-
-Floor 5: may import from all floors.
-"""
+"""The flags of `tf-gnc train` for what a run records on its way."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from tf_gnc.callbacks.measures import CHEAP, FULL
-from tf_gnc.cli.flagset import FlagSet
-from tf_gnc.experiments.recording import Recording
-
-__all__ = ["MEASUREMENTS", "define_measurements", "measures_of", "recording_of"]
+from tf_gnc.cli.command import FlagSet
+from tf_gnc.experiments.run.recording import Recording
 
 MEASUREMENTS = ("probe", "probe_every", "log_dir", "checkpoint_every")
 """Their names."""

@@ -4,8 +4,6 @@ On a terminal one bar for the whole run; anywhere else (a file, a pipe, a
 batch system's log) one plain line per epoch. Under `tf-gnc launch` the bar is
 the launcher's, which is told how far the run is. Knows nothing of how the run
 is made.
-
-Floor 5: may import from all floors.
 """
 
 import contextlib
@@ -27,16 +25,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from tf_gnc.distribute.output import PROGRESS_FD
 from tf_gnc.experiments import Summary
-
-__all__ = [
-    "EpochLines",
-    "ProgressBar",
-    "ProgressReports",
-    "print_summary",
-    "show_progress",
-]
+from tf_gnc.launch.output import PROGRESS_FD
 
 # Looking at a loss waits for the step that makes it, so a bar that is redrawn
 # a few times a second has no use for more.
@@ -78,7 +68,7 @@ class EpochLines(keras.callbacks.Callback):
         console: Where to print.
     """
 
-    backed_up = ()  # see tf_gnc.callbacks.state
+    backed_up = ()  # see tf_gnc.callbacks.callback_state
 
     def __init__(self, console: Console) -> None:
         """Keeps the console."""
@@ -109,7 +99,7 @@ class ProgressBar(keras.callbacks.Callback):
         progress: Shows the bar, with the fields `epoch` and `numbers`.
     """
 
-    backed_up = ()  # see tf_gnc.callbacks.state
+    backed_up = ()  # see tf_gnc.callbacks.callback_state
 
     def __init__(self, progress: Progress) -> None:
         """Keeps the display."""
@@ -158,7 +148,7 @@ class ProgressReports(keras.callbacks.Callback):
         descriptor: The open file for the reports.
     """
 
-    backed_up = ()  # see tf_gnc.callbacks.state
+    backed_up = ()  # see tf_gnc.callbacks.callback_state
 
     def __init__(self, descriptor: int) -> None:
         """Keeps the file."""

@@ -2,8 +2,6 @@
 
 One comparison for each row, in a directory of its own; the published values
 stand beside ours. Here are only the flags.
-
-Floor 5: may import from all floors.
 """
 
 import os
@@ -12,14 +10,12 @@ from fractions import Fraction
 from typing import Any
 
 from tf_gnc.cli import errors
-from tf_gnc.cli.carry_out import carry_out
+from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.cli.compare import parse_seeds
-from tf_gnc.cli.flagset import FlagSet, UsageError
-from tf_gnc.experiments.comparison import Comparison
+from tf_gnc.cli.run_many import carry_out
+from tf_gnc.experiments.compare.comparison import Comparison
 from tf_gnc.experiments.recipes import RECIPES, TABLES
 from tf_gnc.models import MODELS
-
-__all__ = ["build_flags", "main"]
 
 _USAGE = "tf-gnc reproduce"
 _SUMMARY = (

@@ -5,8 +5,6 @@ the process's standard error, some of it before any log level counts. It is
 held back here, and shown after all if the start fails.
 
 Imports TensorFlow late: its log level must be set before it is loaded.
-
-Floor 5: may import from all floors.
 """
 
 import contextlib
@@ -18,8 +16,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-__all__ = ["quiet_start", "start_tensorflow"]
 
 
 @contextlib.contextmanager

@@ -3,8 +3,6 @@
 All of what a run does is in tf_gnc.experiments, its flags are in
 train_flags.py and measurement_flags.py; here is only what to say and return
 when something is wrong.
-
-Floor 5: may import from all floors.
 """
 
 import os
@@ -19,15 +17,14 @@ from rich.console import Console
 
 from tf_gnc import _check
 from tf_gnc.cli import errors, progress, startup
-from tf_gnc.cli.flagset import FlagSet, UsageError
+from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.cli.config_flags import USAGE, to_fields
+from tf_gnc.cli.config_flags import build_flags as build_train_flags
 from tf_gnc.cli.measurement_flags import (
     MEASUREMENTS,
     define_measurements,
     recording_of,
 )
-from tf_gnc.cli.train_flags import USAGE, to_fields
-from tf_gnc.cli.train_flags import build_flags as build_train_flags
-from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
 from tf_gnc.experiments import (
     METHODS,
     Placement,
@@ -38,8 +35,7 @@ from tf_gnc.experiments import (
     train,
 )
 from tf_gnc.experiments.recipes import RECIPES
-
-__all__ = ["MEASUREMENTS", "build_flags", "config_of", "main"]
+from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 
 # Flags that say where and how, not what to run.
 _NOT_CONFIG = (

@@ -1,11 +1,9 @@
 """`tf-gnc tune`: carries out a search, and ends with a choice.
 
-What is searched and in which order is in tf_gnc.experiments.tuning, its flags
+What is searched and in which order is in `search`, its flags
 are in tune_flags.py; each run is a process of its own, see `tune_run`. Here are
 the runs that go on side by side, and what to say and return when something is
 wrong.
-
-Floor 5: may import from all floors.
 """
 
 import dataclasses
@@ -18,20 +16,18 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
-from tf_gnc.cli import carry_out, errors, startup, tune_run
+from tf_gnc.cli import errors, run_many, startup, tune_run
+from tf_gnc.cli.command import UsageError
 from tf_gnc.cli.compare_progress import Display, show_comparison
-from tf_gnc.cli.flagset import UsageError
 from tf_gnc.cli.tune_flags import USAGE, build_flags, search_of
-from tf_gnc.distribute.cluster import RESTART_EXIT_CODE
 from tf_gnc.distribute.environment import find_cluster
-from tf_gnc.experiments import tuning_plot, tuning_report
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.side_by_side import SideBySide
-from tf_gnc.experiments.tuning import OBJECTIVES, Point
-from tf_gnc.experiments.tuning_explore import explore
-from tf_gnc.experiments.tuning_results import Trial, Tuning
-
-__all__ = ["main"]
+from tf_gnc.experiments.tune import plot, report
+from tf_gnc.experiments.tune.explore import explore
+from tf_gnc.experiments.tune.search import OBJECTIVES, Point
+from tf_gnc.experiments.tune.trials import Trial, Tuning
+from tf_gnc.launch.addresses import RESTART_EXIT_CODE
+from tf_gnc.launch.pool import SideBySide
 
 
 class _Stopped(Exception):
@@ -62,12 +58,12 @@ def main(arguments: Sequence[str]) -> int:
         default = Path("runs", f"tune-{dataset}-{search.base.method}")
         tuning = Tuning(search, given.get("out_dir") or default)
         with startup.quiet_start(arguments):
-            accelerated = carry_out.hide_accelerators()
+            accelerated = run_many.hide_accelerators()
             search.check()
     except (ValueError, OSError) as error:
         errors.say(USAGE, error, verbose)
         return 2
-    cores = carry_out.cores_to_use(given.get("threads"))
+    cores = run_many.cores_to_use(given.get("threads"))
     jobs = given.get("jobs") or (1 if accelerated else len(cores))
     command = shlex.join(["tf-gnc", "tune", *arguments])
     try:
@@ -191,19 +187,19 @@ class _Run:
         """Leaves the files, prints the table and the choice."""
         search, tuning = self._search, self._tuning
         trials = list(self._trials.values())
-        warnings = tuning_report.warnings(trials, search)
-        choice = tuning_report.chosen(trials, search)
-        tuning.write("tune.csv", tuning_report.to_csv(trials, search).encode())
-        tuning.write("tune.png", tuning_plot.draw(trials, search))
+        warnings = report.warnings(trials, search)
+        choice = report.chosen(trials, search)
+        tuning.write("tune.csv", report.to_csv(trials, search).encode())
+        tuning.write("tune.png", plot.draw(trials, search))
         tuning.write_about(
             {
                 "command": self._command,
-                "results": tuning_report.results(trials, search),
+                "results": report.results(trials, search),
                 "chosen": choice,
                 "warnings": warnings,
             }
         )
-        table = tuning_report.make_table(trials, search)
+        table = report.make_table(trials, search)
         self._print(f"\n{table.to_text()}")
         for warning in warnings:
             self._print(f"Mind: {warning}")

@@ -1,17 +1,17 @@
-"""The flags of `tf-gnc tune`, and the search that they ask for.
-
-Floor 5: may import from all floors.
-"""
+"""The flags of `tf-gnc tune`, and the search that they ask for."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from tf_gnc.cli import carry_out, train
+from tf_gnc.cli import run_many, train
+from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.cli.compare import parse_seeds
-from tf_gnc.cli.flagset import FlagSet, UsageError
-from tf_gnc.experiments.tuning import KINDS, OBJECTIVES, Search, read_values
-
-__all__ = ["USAGE", "build_flags", "search_of"]
+from tf_gnc.experiments.tune.search import (
+    KINDS,
+    OBJECTIVES,
+    Search,
+    read_values,
+)
 
 USAGE = "tf-gnc tune"
 _SUMMARY = (
@@ -35,7 +35,7 @@ _LEFT_OUT = (
 # Flags that aren't part of a run's configuration.
 _NOT_CONFIG = (
     "alphas", "coefficient", "holdout", "learning_rates", "objective",
-    "search", "seeds", "trials", *carry_out.HOW,
+    "search", "seeds", "trials", *run_many.HOW,
 )  # fmt: skip
 
 # Where to look, unless somebody says so.

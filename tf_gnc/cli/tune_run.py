@@ -3,8 +3,6 @@
 As `compare_run`, with part of the training examples in the place of the test
 examples, and a log of the displacement. That a run diverged is a result: it
 leaves diverged.json and ends with 0.
-
-Floor 5: may import from all floors.
 """
 
 import json
@@ -16,12 +14,10 @@ import tensorflow as tf
 from rich.console import Console
 
 from tf_gnc.cli import progress, startup
+from tf_gnc.data.held_out import hold_out
 from tf_gnc.experiments import Placement, RunConfig, prepare, train
-from tf_gnc.experiments.building import load_images
-from tf_gnc.experiments.displacement import DisplacementLog
-from tf_gnc.experiments.held_out import hold_out
-
-__all__ = ["command_line", "main"]
+from tf_gnc.experiments.run.building import load_images
+from tf_gnc.experiments.run.displacement import DisplacementLog
 
 # Under the name of tf-gnc, which tells tf_gnc to leave the import of
 # TensorFlow to the command line, that can keep it quiet.

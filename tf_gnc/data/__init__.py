@@ -5,7 +5,7 @@ Importing this package imports neither tensorflow-datasets nor scikit-learn.
 
 from tf_gnc.data.augment import random_crop, random_erasing, random_flip
 from tf_gnc.data.imagenet import ImageNet
-from tf_gnc.data.images import Images, Source
+from tf_gnc.data.load import DatasetNotFoundError, load
 from tf_gnc.data.pipeline import (
     evaluation_dataset,
     steps_per_epoch,
@@ -13,7 +13,7 @@ from tf_gnc.data.pipeline import (
 )
 from tf_gnc.data.preprocess import Preprocess
 from tf_gnc.data.registry import DATASETS, DatasetSettings
-from tf_gnc.data.source import DatasetNotFoundError, load
+from tf_gnc.data.sources import Images, Source
 
 __all__ = [
     "DATASETS",

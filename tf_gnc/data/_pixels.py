@@ -2,8 +2,6 @@
 
 No random numbers here: tf_gnc.data.augment draws them. All functions take
 uint8 pictures of shape (n, height, width, channels), all but n static.
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import tensorflow as tf

@@ -14,14 +14,12 @@ Symbols   n        number of pictures
           images   uint8, (n, height, width, channels), or one picture of
                    rank 3
           seeds    integers, (n, 2), or (2,) for one picture
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.data import _bits, _pixels
+from tf_gnc.data import _pixels, _random_bits
 
 # One stream of random numbers per purpose, so that the same seed can be given
 # to every augmentation of a picture.
@@ -142,13 +140,18 @@ def random_erasing(
 
 def crop_offsets(seeds: tf.Tensor, padding: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns tops and lefts in the padded picture, int32 `(n,)` each."""
-    offsets = _bits.below(_bits.random_bits(seeds, _CROP, 2), 2 * padding + 1)
+    offsets = _random_bits.below(
+        _random_bits.random_bits(seeds, _CROP, 2), 2 * padding + 1
+    )
     return offsets[:, 0], offsets[:, 1]
 
 
 def flip_decisions(seeds: tf.Tensor) -> tf.Tensor:
     """Returns whether to mirror, bool `(n,)`."""
-    return _bits.below(_bits.random_bits(seeds, _FLIP, 1)[:, 0], 2) > 0
+    return (
+        _random_bits.below(_random_bits.random_bits(seeds, _FLIP, 1)[:, 0], 2)
+        > 0
+    )
 
 
 def erasing_rectangles(
@@ -162,9 +165,9 @@ def erasing_rectangles(
 
     A picture that stays whole has a rectangle of height and width 0.
     """
-    bits = _bits.random_bits(seeds, _ERASE, 3 + 2 * _NUM_CANDIDATES)
+    bits = _random_bits.random_bits(seeds, _ERASE, 3 + 2 * _NUM_CANDIDATES)
     # The bounds' difference times a number below 1, added to the lower bound.
-    draws = _bits.uniform(bits[:, 3:])
+    draws = _random_bits.uniform(bits[:, 3:])
     shares = area[0] + (area[1] - area[0]) * draws[:, :_NUM_CANDIDATES]
     ratios = aspect[0] + (aspect[1] - aspect[0]) * draws[:, _NUM_CANDIDATES:]
     pixels = shares * float(size[0] * size[1])  # (n, candidates)
@@ -173,19 +176,20 @@ def erasing_rectangles(
     fits = tf.logical_and(heights < size[0], widths < size[1])
     first = tf.argmax(tf.cast(fits, tf.int32), axis=1)
     erased = tf.logical_and(
-        tf.reduce_any(fits, axis=1), _bits.uniform(bits[:, 0]) < probability
+        tf.reduce_any(fits, axis=1),
+        _random_bits.uniform(bits[:, 0]) < probability,
     )
     height = tf.gather(heights, first, batch_dims=1) * tf.cast(erased, tf.int32)
     width = tf.gather(widths, first, batch_dims=1) * tf.cast(erased, tf.int32)
-    top = _bits.below(bits[:, 1], size[0] + 1 - height)
-    left = _bits.below(bits[:, 2], size[1] + 1 - width)
+    top = _random_bits.below(bits[:, 1], size[0] + 1 - height)
+    left = _random_bits.below(bits[:, 2], size[1] + 1 - width)
     return tf.stack([top, left, height, width], axis=1)
 
 
 def fill_bytes(seeds: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     """Returns random bytes for one picture per seed, uint8 `(n, *shape)`."""
     num_bytes = shape[0] * shape[1] * shape[2]
-    words = _bits.random_bits(seeds, _FILL, -(-num_bytes // 8))
+    words = _random_bits.random_bits(seeds, _FILL, -(-num_bytes // 8))
     flat = tf.reshape(tf.bitcast(words, tf.uint8), (-1, 8 * words.shape[1]))
     return tf.reshape(flat[:, :num_bytes], (-1, *shape))
 

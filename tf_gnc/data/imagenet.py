@@ -9,8 +9,6 @@ Knows nothing of Keras or of tf.distribute.
 
 Symbols   n     number of examples
           size  (2,), height and width of a picture as it is stored
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import dataclasses

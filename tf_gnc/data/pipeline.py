@@ -13,15 +13,13 @@ Symbols   n      number of examples
           step   counts batches over the whole run, from 0
           epoch  step // steps_per_epoch
           seeds  (m, 2): a number from (seed, epoch), and the example's index
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.data import _bits
+from tf_gnc.data import _random_bits
 from tf_gnc.data.preprocess import Preprocess
 
 _ORDER, _EXAMPLE = 16, 17  # salts; augment.py has the smaller numbers
@@ -219,9 +217,9 @@ def example_seeds(
         a random permutation; the whole row is the seed of its augmentation.
     """
     both = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])[None]
-    keys = _bits.random_bits(both, _ORDER, num_examples)[0]
+    keys = _random_bits.random_bits(both, _ORDER, num_examples)[0]
     order = tf.argsort(tf.bitcast(keys, tf.int64), stable=True)
-    salted = _bits.random_bits(both, _EXAMPLE, 1)[0]
+    salted = _random_bits.random_bits(both, _EXAMPLE, 1)[0]
     first = tf.repeat(tf.bitcast(salted, tf.int64), num_examples)
     return tf.stack([first, tf.cast(order, tf.int64)], axis=1)
 

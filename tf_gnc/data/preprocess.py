@@ -8,8 +8,6 @@ normalise. Zhong et al. erase last of all augmentations, and so do we; their
 Algorithm 1 fills with values from 0 to 255, that is before normalisation.
 
 Knows nothing of data sets, of epochs or of tf.data.
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import dataclasses

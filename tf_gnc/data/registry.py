@@ -1,8 +1,6 @@
 """The data sets by name, and what each of them asks of a training run.
 
 A new data set is a new entry here. This file reads no data.
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import dataclasses

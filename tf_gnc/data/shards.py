@@ -20,8 +20,6 @@ Symbols   n      number of examples
           lane   counts from 0; see above
           piece  a range of one file's records
           index  of an example: its place when the files are read in order
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import dataclasses
@@ -31,7 +29,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.data import _bits
+from tf_gnc.data import _random_bits
 from tf_gnc.data.pipeline import check_rows, example_seeds, steps_per_epoch
 
 _WINDOW = 18  # salt; pipeline.py has 16 and 17
@@ -163,7 +161,9 @@ def _lane(
         number: tf.Tensor, indices: tf.Tensor, raw: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         window_seed = tf.stack([epoch_seed, number * num_lanes + lane])
-        keys = _bits.random_bits(window_seed[None], _WINDOW, tf.size(indices))
+        keys = _random_bits.random_bits(
+            window_seed[None], _WINDOW, tf.size(indices)
+        )
         moved = tf.argsort(tf.bitcast(keys[0], tf.int64), stable=True)
         indices = tf.gather(indices, moved)
         seeds = tf.stack([tf.fill(tf.shape(indices), epoch_seed), indices], 1)

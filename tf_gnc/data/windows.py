@@ -5,13 +5,11 @@ are int32 `(top, left, height, width)`, inside the picture.
 
 Symbols   size  (2,), height and width of the picture
           seed  (2,), integers, of this picture in this epoch
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 import tensorflow as tf
 
-from tf_gnc.data import _bits
+from tf_gnc.data import _random_bits
 
 _WINDOW = 4  # salt; augment.py has the smaller numbers
 _NUM_CANDIDATES = 10
@@ -40,8 +38,8 @@ def random_window(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         [4, 81, 355, 296]
     """
     size = tf.cast(size, tf.int32)
-    bits = _bits.random_bits([seed], _WINDOW, 2 + 3 * _NUM_CANDIDATES)[0]
-    draws = _bits.uniform(bits)
+    bits = _random_bits.random_bits([seed], _WINDOW, 2 + 3 * _NUM_CANDIDATES)[0]
+    draws = _random_bits.uniform(bits)
     areas, aspects, turned = tf.unstack(tf.reshape(draws[2:], (3, -1)))
     pixels = tf.cast(tf.reduce_prod(size), tf.float32)
     pixels *= _AREA[0] + (_AREA[1] - _AREA[0]) * areas

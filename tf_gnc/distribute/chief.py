@@ -3,8 +3,6 @@
 Saving a model reads variables that live on all replicas, which takes all
 processes, so all of them save; but only the chief, the first one, writes where
 it was told to. The others write to a temporary directory and throw it away.
-
-Floor 2: may import from floors 0 and 1 and from this floor.
 """
 
 import contextlib

@@ -1,8 +1,6 @@
 """What launchers leave in the environment: TF_CONFIG, Slurm, a TPU's name.
 
 Finds out where a run's other processes are. It makes no strategy.
-
-Floor 2: may import from floors 0 and 1, and from this folder.
 """
 
 import dataclasses
@@ -11,8 +9,6 @@ import os
 from typing import Any
 
 import tensorflow as tf
-
-__all__ = ["TRAINING_JOBS", "Cluster", "find_cluster", "tpu_name"]
 
 # The jobs whose tasks train, in the order of their replicas.
 TRAINING_JOBS = ("chief", "worker")

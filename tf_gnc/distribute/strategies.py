@@ -1,8 +1,6 @@
 """Which `tf.distribute` strategy: by name, or by what the machine offers.
 
 Knows neither models nor data, and starts no process.
-
-Floor 2: may import from floors 0 and 1, and from this folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,22 +8,13 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.distribute import processes
+from tf_gnc.distribute import collectives
 from tf_gnc.distribute.environment import (
     TRAINING_JOBS,
     Cluster,
     find_cluster,
     tpu_name,
 )
-
-__all__ = [
-    "COMMUNICATIONS",
-    "STRATEGIES",
-    "is_chief",
-    "make_strategy",
-    "num_processes",
-    "process_index",
-]
 
 STRATEGIES = ("auto", "none", "one_device", "mirrored", "multi_worker", "tpu")
 COMMUNICATIONS = ("auto", "ring", "nccl")
@@ -178,7 +167,7 @@ def _multi_worker(
             "already. Call `make_strategy` first in your script, right after "
             "`tf_gnc.set_threads`."
         ) from error
-    processes.take_sigterm_back()
+    collectives.take_sigterm_back()
     return made
 
 

@@ -2,8 +2,6 @@
 
 Noise that is silently off trains like plain large-batch SGD and raises no
 error. The checks know no data sets and print nothing.
-
-Floor 3: may import from floors 0 to 2, and from this folder.
 """
 
 from tf_gnc.doctor.noise import check

@@ -1,7 +1,4 @@
-"""Checks that a model's noise is on, and is what the paper says it is.
-
-Floor 3: may import from floors 0 to 2, and from this folder.
-"""
+"""Checks that a model's noise is on, and is what the paper says it is."""
 
 from typing import Any
 
@@ -9,12 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc import workers
-from tf_gnc.doctor.probe import Measurement, Probe, probing
+from tf_gnc import _batch
+from tf_gnc.doctor.dry_step import Measurement, Probe, probing
 from tf_gnc.doctor.report import Check, Report
-from tf_gnc.train_step import GNCTrainStep
-
-__all__ = ["check"]
+from tf_gnc.step import workers
+from tf_gnc.step.train_step import GNCTrainStep
 
 # Half a unit in the last place, relative.
 _ROUNDING = {
@@ -77,7 +73,7 @@ def check(
     data = keras.tree.map_structure(
         _tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     )
-    rows, num_workers = int(workers.num_rows(data)), model.num_workers
+    rows, num_workers = int(_batch.num_rows(data)), model.num_workers
     if not rows:
         raise ValueError("`x` must have at least one row, got none.")
     try:

@@ -1,11 +1,6 @@
-"""What was looked at, in words.
-
-Floor 3: may import from floors 0 to 2.
-"""
+"""What was looked at, in words."""
 
 import dataclasses
-
-__all__ = ["Check", "Report"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,8 @@
 Computed before any step is taken, so that a run that can't fit needn't fail
 to be found out.
 
-Symbols   V  workers per replica (tf_gnc.workers)
-          P  number of trainable scalars (tf_gnc.layout)
-
-Floor 3: may import from floors 0 to 2, and from this folder.
+Symbols   V  workers per replica (tf_gnc.step.workers)
+          P  number of trainable scalars (tf_gnc.noise.layout)
 """
 
 import contextlib
@@ -17,19 +15,11 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from tf_gnc import threads, workers
+from tf_gnc import threads
+from tf_gnc.step import workers
 from tf_gnc.distribute.strategies import num_processes
 from tf_gnc.doctor.report import Check
-from tf_gnc.train_step import GNCTrainStep
-
-__all__ = [
-    "MemoryForecast",
-    "Setup",
-    "check_memory",
-    "free_memory_bytes",
-    "memory_forecast",
-    "setup_of",
-]
+from tf_gnc.step.train_step import GNCTrainStep
 
 
 @dataclasses.dataclass(frozen=True)

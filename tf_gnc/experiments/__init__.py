@@ -6,15 +6,15 @@ A file imports only from lower floors and from this folder.
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import DEFAULTS, make_config
 from tf_gnc.experiments.methods import METHODS
-from tf_gnc.experiments.place import Placement
-from tf_gnc.experiments.runner import (
+from tf_gnc.experiments.run.placement import Placement
+from tf_gnc.experiments.run.runner import (
     PreparedRun,
     build_model,
     prepare,
     run,
     train,
 )
-from tf_gnc.experiments.summary import Summary
+from tf_gnc.experiments.run.summary import Summary
 
 __all__ = [
     "DEFAULTS",

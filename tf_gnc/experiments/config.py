@@ -2,8 +2,6 @@
 
 Two equal configurations make the same run. Where to write, how to show
 progress and what the defaults of a data set are isn't decided here.
-
-Floor 4: may import from floors 0 to 3 and from this folder.
 """
 
 import dataclasses
@@ -15,10 +13,8 @@ from typing import Any
 from tf_gnc import _check
 from tf_gnc.data import DATASETS
 from tf_gnc.experiments.methods import METHODS
-from tf_gnc.experiments.own import check_own, is_own
+from tf_gnc.experiments.user_code import check_own, is_own
 from tf_gnc.models import MODELS
-
-__all__ = ["RunConfig"]
 
 SCHEDULES = ("steps", "polynomial", "constant")
 OPTIMIZERS = ("momentum", "lars", "model")
@@ -107,7 +103,7 @@ class RunConfig:
 
     Attributes:
         dataset: A key of `tf_gnc.data.DATASETS`, or a function of your own
-            as "module:function"; see `tf_gnc.experiments.own`.
+            as "module:function"; see `tf_gnc.experiments.user_code`.
         model: A key of `tf_gnc.models.MODELS`, or a function of your own.
         method: `"dpsgd"` (no noise), `"rnc"` (random noise), `"gnc"`
             (gradient noise) or `"gnc_to_rnc"` (first the one, then the

@@ -8,8 +8,6 @@ Sources   CIFAR: Haruki et al. (2019), arXiv:1906.10822, Tables 3 to 5 and
           appendix A.4. ImageNet: the same tables and appendix A.5; rates of
           other batch sizes than theirs are scaled from 32,768. Digits: ours,
           found by trying; see the README. Data of your own: guesses.
-
-Floor 4: may import from floors 0 to 3 and from this folder.
 """
 
 import dataclasses
@@ -21,10 +19,8 @@ from typing import Any
 from tf_gnc import _check
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods import METHODS
-from tf_gnc.experiments.own import is_own
+from tf_gnc.experiments.user_code import is_own
 from tf_gnc.schedules import linear_scaling
-
-__all__ = ["DEFAULTS", "DatasetDefaults", "make_config"]
 
 
 @dataclasses.dataclass(frozen=True)

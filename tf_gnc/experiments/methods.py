@@ -2,8 +2,6 @@
 
 A method is a noise rule, and for one of them a second rule to switch to. It
 knows nothing of data, models or files; a new method is a new entry here.
-
-Floor 4: may import from floors 0 to 3.
 """
 
 import dataclasses
@@ -16,8 +14,6 @@ from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise
 
 if TYPE_CHECKING:
     from tf_gnc.experiments.config import RunConfig
-
-__all__ = ["METHODS", "Method"]
 
 
 def _no_noise(config: "RunConfig") -> None:

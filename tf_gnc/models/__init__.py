@@ -2,8 +2,6 @@
 
 Every model is built from stock Keras layers and returns logits. This file only
 finds a builder; what a model looks like is written in its own module.
-
-Floor 1: may import tf_gnc._check and the modules of this package.
 """
 
 import functools
@@ -13,7 +11,7 @@ from typing import Any
 import keras
 
 from tf_gnc import _check
-from tf_gnc.models import bottleneck, resnet
+from tf_gnc.models import resnet, resnet50
 from tf_gnc.models._layers import BatchNormSettings
 
 __all__ = ["MODELS", "BatchNormSettings", "build"]
@@ -22,8 +20,8 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "resnet8": functools.partial(resnet.resnet, 1),
     "resnet20": functools.partial(resnet.resnet, 3),
     "resnet32": functools.partial(resnet.resnet, 5),
-    "resnet50": functools.partial(bottleneck.resnet50, "v1"),
-    "resnet50_v1_5": functools.partial(bottleneck.resnet50, "v1.5"),
+    "resnet50": functools.partial(resnet50.resnet50, "v1"),
+    "resnet50_v1_5": functools.partial(resnet50.resnet50, "v1.5"),
 }
 
 

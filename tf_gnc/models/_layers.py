@@ -1,7 +1,4 @@
-"""What the residual networks are made of: stock Keras layers, set up alike.
-
-Floor 1: may import tf_gnc._check, nothing else of ours.
-"""
+"""What the residual networks are made of: stock Keras layers, set up alike."""
 
 import dataclasses
 

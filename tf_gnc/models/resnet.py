@@ -7,8 +7,6 @@ losses nor how it will be trained; the outputs are logits.
 Symbols   n       residual blocks in each of the three stages
           N       examples in a batch
           H, W, C rows, columns, channels of a feature map, (N, H, W, C)
-
-Floor 1: may import tf_gnc._check and this folder, nothing else of ours.
 """
 
 from collections.abc import Callable
@@ -23,8 +21,6 @@ from tf_gnc.models._layers import (
     image_shape,
     logits_dtype,
 )
-
-__all__ = ["BatchNormSettings", "resnet", "shortcut_identity"]
 
 WIDTHS = (16, 32, 64)  # Channels of the three stages.
 

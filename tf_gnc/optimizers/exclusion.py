@@ -2,8 +2,6 @@
 
 Paths rather than variables, since a path survives saving. It knows no
 optimizer.
-
-Floor 1: imports nothing of ours.
 """
 
 import re

@@ -12,9 +12,6 @@ Symbols   x       one weight, a whole variable
           tau     trust coefficient
           lambda  weight decay coefficient
           m       momentum decay factor
-
-Floor 1: may import tf_gnc._check and tf_gnc._keras_compat, nothing else of
-ours.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +23,6 @@ import tensorflow as tf
 from tf_gnc import _check, _keras_compat
 from tf_gnc.optimizers import exclusion, trust
 from tf_gnc.optimizers.momentum import MomentumSGD
-
-__all__ = ["LARS"]
 
 _NOISE_RATES = ("global", "layer")
 _NOT_YET = -1.0  # No local rate is negative.

@@ -9,9 +9,6 @@ Symbols   x       weights
           eta     learning rate at this step
           m       momentum decay factor
           lambda  weight decay coefficient
-
-Floor 1: may import tf_gnc._check and tf_gnc._keras_compat, nothing else of
-ours.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +19,6 @@ import tensorflow as tf
 from keras import ops
 
 from tf_gnc import _check, _keras_compat
-
-__all__ = ["MomentumSGD"]
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")

@@ -14,8 +14,6 @@ Symbols   x       one weight
           m       momentum decay factor
           eps     added to the denominator
           rho     trust ratio; gamma * rho is the weight's local rate
-
-Floor 1: imports nothing of ours.
 """
 
 import dataclasses

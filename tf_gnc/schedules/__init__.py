@@ -16,8 +16,6 @@ schedules lie inside each other. The step is compared as an int64.
 
 Symbols   eta  learning rate, the paper's eta_t, or gamma_t under LARS
           t    step: updates done so far, so the first update has t = 0
-
-Floor 1: may import tf_gnc._check, nothing else of ours.
 """
 
 from tf_gnc.schedules.composed import FinalCollapse, WarmUp

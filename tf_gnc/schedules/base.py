@@ -4,8 +4,6 @@ It knows no schedule by name.
 
 Symbols   eta  learning rate
           t    step: updates done so far
-
-Floor 1: may import tf_gnc._check, nothing else of ours.
 """
 
 from collections.abc import Iterable

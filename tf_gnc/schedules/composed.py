@@ -6,8 +6,6 @@ step. They know nothing of how it comes by its rate.
 Symbols   eta  learning rate
           t    step: updates done so far
           T_w  length of the warm-up in steps
-
-Floor 1: may import tf_gnc._check, nothing else of ours.
 """
 
 from typing import Any

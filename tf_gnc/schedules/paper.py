@@ -1,8 +1,6 @@
 r"""The paper's schedules: from batch sizes and epochs to rates and steps.
 
 They know the paper's tables; what a schedule is, its own file knows.
-
-Floor 1: may import tf_gnc._check, nothing else of ours.
 """
 
 from tf_gnc import _check

@@ -3,8 +3,6 @@
 The table says where each array lies, and goes into the manifest: a file has
 no head of its own. So a range of rows can be read, or an array be mapped into
 memory, without reading the rest.
-
-Floor 1: may import from floor 0 and this folder only.
 """
 
 import math

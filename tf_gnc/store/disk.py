@@ -2,8 +2,6 @@
 
 Knows paths and bytes. Each file is written once, to a name that is new, with
 its checksum computed on the way, and is on the disk when the call returns.
-
-Floor 1: may import from floor 0 and this folder only.
 """
 
 import contextlib

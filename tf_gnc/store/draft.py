@@ -2,8 +2,6 @@
 
 Knows one folder. Until the store renames it, nothing reads from it, and a
 process that dies leaves no more than a folder to remove.
-
-Floor 1: may import from floor 0 and this folder only.
 """
 
 import contextlib

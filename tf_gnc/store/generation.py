@@ -2,8 +2,6 @@
 
 Knows one folder, `step-000000001234` or, if that step was saved again,
 `step-000000001234.2`. Which one to trust is up to the store.
-
-Floor 1: may import from floor 0 and this folder only.
 """
 
 import re

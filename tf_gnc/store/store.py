@@ -3,8 +3,6 @@
 What is sealed is never written to again, whatever happens to the process or
 the machine: a backup is made in a draft folder and appears by one rename.
 Other people's files in the directory are left alone.
-
-Floor 1: may import from floor 0 and this folder only.
 """
 
 import os

@@ -6,8 +6,6 @@ Handwritten Digits" data of the UCI repository. It knows nothing of training.
 
 Importing this file imports tensorflow-datasets, which needs the package
 importlib_resources without declaring it.
-
-Floor 1: imports nothing of ours.
 """
 
 from collections.abc import Iterator

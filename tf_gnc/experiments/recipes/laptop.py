@@ -1,7 +1,4 @@
-"""Recipes of ours that finish on a laptop.
-
-Floor 4: may import from floors 0 to 3 and from this package.
-"""
+"""Recipes of ours that finish on a laptop."""
 
 from collections.abc import Iterator
 

@@ -10,8 +10,6 @@ Deviation: each worker normalises its own examples, so there are as many
 workers as give the published span of batch normalization. The file does not
 say from where its decay steps are counted; of the two readings, from step 0
 or from the end of the warm-up, each row has the one that fits its epochs.
-
-Floor 4: may import from floors 0 to 3 and from this package.
 """
 
 import math

@@ -3,14 +3,12 @@
 Source   Haruki et al. (2019), arXiv:1906.10822. Settings: Tables 3 to 5 and
          appendix A; `tf_gnc.experiments.DEFAULTS` holds what is the same for
          all rows of a data set. Accuracies: Tables 1, 2 and 6.
-
-Floor 4: may import from floors 0 to 3 and from this package.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tf_gnc.experiments.compare import Published
+from tf_gnc.experiments.compare.plan import Published
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.recipes.recipe import Recipe
 

@@ -1,7 +1,4 @@
-"""What a recipe is: an experiment by name, with what others found in it.
-
-Floor 4: may import from floors 0 to 3 and from this package.
-"""
+"""What a recipe is: an experiment by name, with what others found in it."""
 
 import dataclasses
 import math
@@ -10,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
-from tf_gnc.experiments.compare import Plan, Published, make_plan
+from tf_gnc.experiments.compare.plan import Plan, Published, make_plan
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config
 from tf_gnc.experiments.methods import METHODS
-
-__all__ = ["NOT_RUN", "Recipe"]
 
 NOT_RUN = "not run here"
 

@@ -1,0 +1,65 @@
+"""What a run records in several processes: one file, written by the first."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import processes
+from tf_gnc.experiments import Placement, make_config, run
+from tf_gnc.experiments.run.recording import Recording
+
+THIS = "tests.distribute.test_recorded_run"
+
+
+def load():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(96, 6)).astype("float32")
+    y = (x[:, 0] > 0).astype("int64") + (x[:, 1] > 0)
+    return (x[:64], y[:64]), (x[64:], y[64:])
+
+
+def build():
+    inputs = keras.Input((6,))
+    h = keras.layers.Dense(8, "relu")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(h))
+
+
+def recorded(strategy, folder):
+    config = make_config(
+        f"{THIS}:load", "gnc", model=f"{THIS}:build", num_workers=4,
+        batch_size=16, epochs=2, learning_rate=0.1,
+    )  # fmt: skip
+    recording = Recording(["noise_norm", "similarity"], 2, 1)
+    placement = Placement(strategy, recording=recording)
+    run(config, folder / "run", placement=placement)
+    run_dir = folder / "run"
+    lines = (run_dir / "probe.jsonl").read_text().splitlines()
+    names = sorted(path.name for path in run_dir.rglob("*") if path.is_file())
+    return [json.loads(line) for line in lines], names
+
+
+@pytest.fixture(scope="module")
+def in_two():
+    return processes.run([recorded], num_processes=2)[recorded]
+
+
+def test_recording__two_processes__one_file_of_whole_rows(in_two):
+    (rows, names), other = in_two
+    assert other[0] == rows
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert all(-1 <= row["similarity"]["total"] <= 1 for row in rows)
+    assert {"epoch-0001.keras", "epoch-0002.keras"} <= set(names)
+    assert not any(name.startswith(".unfinished") for name in names)
+
+
+def test_recording__two_processes__same_numbers_as_one(in_two, tmp_path):
+    rows, names = recorded(tf.distribute.get_strategy(), tmp_path)
+    assert names == in_two[0][1]
+    for one, two in zip(rows, in_two[0][0], strict=True):
+        close = pytest.approx(one["noise_norm"], rel=1e-4)
+        assert two["noise_norm"] == close
+        close = pytest.approx(one["similarity"]["total"], abs=1e-4)
+        assert two["similarity"]["total"] == close

@@ -1,0 +1,223 @@
+"""The paper's numbers by another road, and a step of every recipe."""
+
+import math
+import statistics
+
+import keras
+import numpy as np
+import pytest
+
+from tests import imagenet_files
+from tf_gnc import data, schedules
+from tf_gnc.experiments.recipes import RECIPES, TABLES
+from tf_gnc.experiments.run.building import (
+    build_datasets,
+    build_model,
+    learning_rates,
+)
+
+EVERY_RECIPE = pytest.mark.parametrize("name", RECIPES)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Made-up pictures for each data set."""
+    rng = np.random.default_rng(0)
+    found = {
+        "imagenet2012": imagenet_files.load(tmp_path_factory.mktemp("imagenet"))
+    }
+    for name in ("digits", "cifar10", "cifar100"):
+        settings = data.DATASETS[name]
+        pictures = rng.integers(0, 256, (16, *settings.input_shape), np.uint8)
+        labels = rng.integers(0, settings.num_classes, 16)
+        found[name] = data.Images(
+            name, pictures, labels, pictures, labels, settings.num_classes
+        )
+    return found
+
+
+@EVERY_RECIPE
+def test_recipe__debug__takes_a_step(name, sources):
+    recipe = RECIPES[name].debug()
+    config = recipe.config(recipe.methods[-1])
+    source = sources[config.dataset]
+    if config.image_size:
+        source = imagenet_files.resized(source, config.image_size)
+    keras.utils.set_random_seed(0)
+    model = build_model(config, learning_rates(config, 2), source)
+    model.run_eagerly = True  # A ResNet-50 takes its time to be traced.
+    before = [v.numpy() for v in model.trainable_variables]
+    training, _ = build_datasets(config, source)
+    model.fit(training, epochs=1, steps_per_epoch=1, verbose=0)
+    after = [v.numpy() for v in model.trainable_variables]
+    moved = [(a != b).any() for a, b in zip(after, before, strict=True)]
+    assert any(moved)
+    assert all(np.isfinite(a).all() for a in after)
+
+
+@EVERY_RECIPE
+def test_recipe__header__says_what_one_needs_to_know(name):
+    recipe = RECIPES[name]
+    text = recipe.header()
+    assert recipe.command in text
+    for word in ("Source:", "Cost:", "Seen here:"):
+        assert word in text
+    for value in recipe.published.values():
+        assert str(value) in text.replace("\n              ", " ")
+    assert all(len(line) <= 78 for line in text.splitlines())
+    assert name in TABLES[recipe.table]
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "rate", "alphas"),
+    [
+        # Tables 3, 4 and 5: RNC, GNC, then GNC and RNC of GNCtoRNC.
+        ("imagenet-32768", 1024, 23.0, (0.01, 0.0001, 0.01, 0.01)),
+        ("imagenet-131072", 4096, 42.0, (0.01, 0.0001, 0.01, 0.01)),
+        ("cifar10-4096", 128, 3.2, (0.01, 0.1, 0.1, 4.0)),
+        ("cifar10-8192", 256, 6.4, (0.01, 0.1, 0.1, 2.0)),
+        ("cifar100-4096", 128, 3.2, (0.001, 0.1, 0.1, 2.0)),
+        ("cifar100-8192", 256, 6.4, (0.01, 0.1, 0.1, 4.0)),
+    ],
+)
+def test_recipe__of_table_2__has_the_settings_of_tables_3_to_5(
+    name, workers, rate, alphas
+):
+    configs = {m: RECIPES[name].config(m) for m in RECIPES[name].methods}
+    for config in configs.values():
+        assert (config.num_workers, config.examples_per_worker) == (workers, 32)
+        assert (config.learning_rate, config.weight_decay) == (rate, 1e-4)
+        assert config.momentum == 0.9
+        imagenet = config.dataset == "imagenet2012"
+        assert config.optimizer == ("lars" if imagenet else "momentum")
+        assert config.epochs == (90 if imagenet else 160)
+        assert config.model == ("resnet50" if imagenet else "resnet32")
+    switching = configs["gnc_to_rnc"]
+    assert switching.switch_epoch == (80 if imagenet else 120)
+    found = (
+        configs["rnc"].alpha_rnc, configs["gnc"].alpha, switching.alpha,
+        switching.alpha_rnc,
+    )  # fmt: skip
+    assert found == alphas
+
+
+@pytest.mark.parametrize("name", TABLES["table2"])
+def test_published__table_6__has_the_means_and_deviations_of_table_2(name):
+    for method, found in RECIPES[name].published.items():
+        assert len(found.runs) == 5, method
+        # Both are printed to two digits, as are the runs.
+        assert statistics.mean(found.runs) == pytest.approx(
+            found.mean, abs=0.0101
+        )
+        assert statistics.stdev(found.runs) == pytest.approx(
+            found.std, abs=0.0151
+        )
+
+
+def test_published__full_ablation__is_the_cell_of_table_2():
+    for batch_size in (4096, 8192):
+        whole = RECIPES[f"cifar100-{batch_size}"].published
+        full = RECIPES[f"cifar100-{batch_size}-full"].published
+        for method, found in full.items():
+            assert str(found) == str(whole[method])
+
+
+@pytest.mark.parametrize("batch_size", [4096, 8192])
+def test_recipe__full_ablation__is_the_recipe_of_table_2(batch_size):
+    full = RECIPES[f"cifar100-{batch_size}-full"]
+    for method in full.methods:
+        want = RECIPES[f"cifar100-{batch_size}"].config(method)
+        assert full.config(method) == want
+
+
+@pytest.mark.parametrize(
+    ("technique", "values"),
+    [
+        ("baseline", (0.0, 0.0, False)),
+        ("wd", (1e-4, 0.0, False)),
+        ("mm", (0.0, 0.9, False)),
+        ("da", (0.0, 0.0, True)),
+        ("full", (1e-4, 0.9, True)),
+    ],
+)
+def test_recipe__of_table_1__has_its_technique_alone(technique, values):
+    config = RECIPES[f"cifar100-8192-{technique}"].config("gnc")
+    found = (config.weight_decay, config.momentum, config.augment)
+    assert found == values
+    assert config.batch_norm
+
+
+@pytest.mark.parametrize("batch_size", [2048, 4096, 8192])
+def test_recipe__of_fig_3c__has_the_rates_of_its_own(batch_size):
+    config = RECIPES[f"simple-{batch_size}"].config("dpsgd")
+    assert not config.batch_norm
+    assert (config.weight_decay, config.momentum) == (0.0, 0.0)
+    steps = 50_000 // batch_size
+    ours = learning_rates(config, steps)
+    paper = schedules.cifar_schedule(batch_size, steps, base_rate=0.001)
+    for step in range(0, 160 * steps, steps):
+        assert float(ours(step)) == pytest.approx(float(paper(step)), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", TABLES["mlperf"])
+def test_recipe__of_mlperf__rates_climb_to_their_peak_and_stay_above_zero(name):
+    config = RECIPES[name].config("dpsgd")
+    steps = 1_281_167 // config.batch_size
+    rates = learning_rates(config, steps)
+    # At the end of each epoch, the last step included.
+    curve = [float(rates(step * steps - 1)) for step in range(1, config.epochs)]
+    warm_up = round(config.warmup * config.epochs)
+    assert config.collapse_epoch is None
+    assert float(rates(0)) == 0
+    after = (config.epochs * steps * 0.95) - warm_up * steps
+    share = 1 - int(after) / config.decay_steps
+    assert float(rates(warm_up * steps + int(after))) == pytest.approx(
+        config.learning_rate * share**2, rel=1e-5
+    )
+    assert float(rates(warm_up * steps)) == pytest.approx(config.learning_rate)
+    assert int(np.argmax(curve)) + 1 in (warm_up, warm_up + 1)
+    assert min(curve) > 0 < float(rates(config.epochs * steps - 1))
+    # Runs came to 75.9 % before the rate had all but gone.
+    last = int(RECIPES[name].published_note.split()[-2])
+    assert last < config.epochs <= last + 5
+
+
+@pytest.mark.parametrize("name", ["cifar10-8192", "imagenet-32768"])
+def test_plan__scaled__keeps_the_places_of_decay_and_switch(name):
+    recipe = RECIPES[name]
+    whole = recipe.config("gnc_to_rnc")
+    plan = recipe.plan(["gnc_to_rnc"], [0], scale=0.1)
+    short = plan.runs[0]
+    assert short.epochs == math.ceil(whole.epochs / 10)
+    assert (
+        short.switch_epoch * whole.epochs == whole.switch_epoch * short.epochs
+    )
+    assert short.num_workers == whole.num_workers
+    ours, theirs = (learning_rates(c, 100) for c in (short, whole))
+    for share in (0.0, 0.02, 0.5, 0.9):
+        assert float(ours(int(share * short.epochs * 100))) == pytest.approx(
+            float(theirs(int(share * whole.epochs * 100))), rel=0.02
+        )
+    assert any("was not the recipe" in note for note in plan.notes)
+    assert not any("was not" in n for n in recipe.plan(seeds=[0]).notes)
+
+
+def test_plan__other_settings__says_that_it_is_another_experiment():
+    recipe = RECIPES["cifar10-8192"]
+    same = recipe.plan(data_dir="elsewhere")
+    other = recipe.plan(model="resnet8")
+    assert not any("was not the recipe" in note for note in same.notes)
+    assert any("was not the recipe" in note for note in other.notes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"methods": ["sgd"]}, "got methods='sgd'"),
+        ({"scale": 0.0}, "`scale`"),
+        ({"scale": 2.0}, "`scale`"),
+    ],
+)
+def test_plan__illegal_value__is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RECIPES["cifar10-8192"].plan(**arguments)

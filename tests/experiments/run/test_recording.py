@@ -1,0 +1,95 @@
+"""On which data a run is measured, and what it keeps."""
+
+import keras
+import numpy as np
+import pytest
+
+from tf_gnc import data
+from tf_gnc.experiments import make_config
+from tf_gnc.experiments.run.building import build_datasets
+from tf_gnc.experiments.run.recording import (
+    Checkpoints,
+    Recording,
+    batch_of_step,
+    measuring_data,
+    training_set,
+)
+from tf_gnc.experiments.user_code import OwnData
+
+
+@pytest.fixture
+def digits(digits_dir):
+    config = make_config("digits", "gnc", data_dir=digits_dir, seed=3)
+    return config, data.load("digits", digits_dir)
+
+
+def test_batch__of_a_step__is_the_one_the_run_trains_on(digits):
+    config, images = digits
+    training, _ = build_datasets(config, images)
+    steps = list(training.take(3).as_numpy_iterator())
+    for step in (0, 2):
+        x, y = batch_of_step(config, images, step)
+        np.testing.assert_array_equal(x, steps[step][0])
+        np.testing.assert_array_equal(y, steps[step][1])
+    assert set(measuring_data(["landscape"], config, images)) == {"batch"}
+    given = measuring_data(["smoothness"], config, images)
+    assert set(given) == {"batch"}
+    np.testing.assert_array_equal(given["batch"][0], steps[0][0])
+    assert measuring_data(["spectrum", "noise_norm"], config, images) == {}
+
+
+def test_training_set__of_the_digits__all_pictures_unchanged(digits):
+    config, images = digits
+    batches = list(training_set(images).as_numpy_iterator())
+    pixels = np.concatenate([x for x, _ in batches])
+    labels = np.concatenate([y for _, y in batches])
+    np.testing.assert_array_equal(labels, images.train_labels)
+    # Normalised: one and the same line from bytes to floats for all.
+    slope, start = np.polyfit(images.train_images.ravel(), pixels.ravel(), 1)
+    expected = images.train_images * slope + start
+    np.testing.assert_allclose(pixels, expected, atol=1e-4)
+    few = measuring_data(
+        ["similarity"], make_config("digits", max_steps=1), images
+    )
+    assert len(list(few["dataset"])) == 1
+
+
+def test_training_set__own_data__all_rows_in_their_order():
+    x, y = np.arange(6.0)[:, None], np.arange(6)
+    batches = training_set(OwnData((x, y), (x[:1], y[:1])))
+    ((ours, labels),) = batches.as_numpy_iterator()
+    np.testing.assert_array_equal(ours, x)
+    np.testing.assert_array_equal(labels, y)
+
+
+def test_checkpoints__a_save_that_fails__leaves_nothing_half_done(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every=2)
+    checkpoints.set_model(model)
+    for epoch in range(4):
+        checkpoints.on_epoch_end(epoch)
+
+    def fail(path):
+        path.write_bytes(b"half")
+        raise OSError("full")
+
+    model.save = fail
+    with pytest.raises(OSError, match="full"):
+        checkpoints.on_epoch_end(5)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["epoch-0002.keras", "epoch-0004.keras"]
+
+
+def test_recording__out_of_range__error_shows_it(digits):
+    for arguments, message in (
+        ({"measures": ["loud"]}, "got probe='loud'"),
+        ({"every": 0}, "got every=0"),
+        ({"checkpoint_every": -1}, "got checkpoint_every=-1"),
+        ({"log_dir": "logs"}, "got log_dir='logs' and none"),
+        ({"measures": ["spectrum"], "log_dir": ""}, "got log_dir=''"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Recording(**arguments)
+    config = make_config("digits", "dpsgd", num_workers=1, batch_size=64)
+    with pytest.raises(ValueError, match="needs 2 or more, got num_workers=1"):
+        Recording(["gradient_noise_scale"]).check(config)

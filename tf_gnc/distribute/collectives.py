@@ -1,0 +1,86 @@
+"""What the processes of a run tell each other outside the training step.
+
+Every function here must be called by all processes, in the same order: each
+waits for the others. With a single process all of them return at once.
+"""
+
+import atexit
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from tf_gnc import _keras_compat
+
+_LINGER_SECONDS = 2.0
+_lingers: list[bool] = []
+
+
+def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
+    """Returns what each process has passed, in the order of the processes.
+
+    Args:
+        strategy: The strategy of the run.
+        number: Below 2**63 in size.
+    """
+    if not _keras_compat.in_several_processes(strategy):
+        return [number]
+    local = len(strategy.extended.worker_devices)
+    gathered = _gather_function(strategy)(tf.constant([number], tf.int64))
+    return [int(n) for n in gathered.numpy()[::local]]
+
+
+def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
+    """Returns the number that the first process has passed."""
+    return gather(strategy, number)[0]
+
+
+def barrier(strategy: tf.distribute.Strategy, good: bool = True) -> list[int]:
+    """Waits until all processes have come to this call.
+
+    Args:
+        strategy: The strategy of the run.
+        good: Whether all went well in this process.
+
+    Returns:
+        The indices of the processes in which something went wrong.
+    """
+    answers = gather(strategy, int(good))
+    return [process for process, fine in enumerate(answers) if not fine]
+
+
+def linger_at_exit() -> None:
+    """Has this process stay for a moment after its last line.
+
+    What a collective sends is fetched by the others. A process that ends as
+    soon as it has fetched its own share takes away what another is about to
+    fetch, which then fails with "Socket closed" at the very end of its run.
+    """
+    if not _lingers:
+        _lingers.append(True)
+        atexit.register(time.sleep, _LINGER_SECONDS)
+
+
+def take_sigterm_back() -> None:
+    """Has SIGTERM do again what Python knows of: end the process, mostly.
+
+    TensorFlow's runtime for several processes takes the signal for itself and
+    then does nothing with it, so that the process could not be ended by it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+@functools.cache  # Each new function would be traced anew.
+def _gather_function(strategy: tf.distribute.Strategy) -> Callable:
+    @tf.function
+    def share(number: tf.Tensor) -> tf.Tensor:
+        mine = strategy.run(lambda: tf.identity(number))
+        return strategy.gather(mine, axis=0)
+
+    return share

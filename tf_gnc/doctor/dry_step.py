@@ -1,0 +1,264 @@
+"""Training steps that end before the update, and what they leave behind.
+
+The steps are the model's own, traced anew with an optimizer that keeps the
+mean gradient instead of applying it. When it is over, the model is as before.
+
+Symbols   M, V  workers, workers per replica (tf_gnc.step.workers)
+          P     number of trainable scalars (tf_gnc.noise.layout)
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_gnc import _batch, _keras_compat
+from tf_gnc.step import workers
+from tf_gnc.step.plan import StepPlan
+from tf_gnc.step.train_step import GNCTrainStep
+
+# What a probe sets for itself and puts back.
+_ATTRIBUTES = (
+    "_gnc_alpha",
+    "_gnc_plan",
+    "_gnc_rule",
+    "steps_per_execution",
+    "train_function",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """The noise of the step to come.
+
+    Attributes:
+        rate: The learning rate, eta_t.
+        displacements: ||x_i - x|| / ||x|| of each worker, shape `(M,)`.
+        noise_sum: Largest element of the gradient noise's sum over workers.
+        largest_noise: Largest element of any worker's gradient noise.
+        largest_mean: Largest element of the mean gradient. These three are 0
+            for a rule that remembers no gradients.
+    """
+
+    rate: float
+    displacements: np.ndarray
+    noise_sum: float
+    largest_noise: float
+    largest_mean: float
+
+
+class Probe:
+    """Takes steps; made by `probing`.
+
+    Args:
+        model: A compiled model with its plan.
+        data: A global batch.
+        restore: Puts the model's variables back to their values.
+
+    Attributes:
+        moved: Whether a step has changed trainable weights.
+    """
+
+    def __init__(
+        self, model: GNCTrainStep, data: Any, restore: Callable[[], None]
+    ) -> None:
+        self.moved = False
+        self._model = model
+        self._plan: StepPlan = model._gnc_plan
+        self._strategy = strategy = model.distribute_strategy
+        self._restore = restore
+        self._batches = strategy.distribute_datasets_from_function(
+            lambda context: _rows_of_process(data, context)
+        )
+        with strategy.scope():
+            self._kept = tf.Variable(
+                lambda: tf.zeros([self._plan.layout.size], tf.float64),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.NONE,
+            )
+
+    def gradient(self) -> np.ndarray:
+        """Takes a step from the starting point; only the noise goes on.
+
+        Returns:
+            The mean gradient over all workers, as the optimizer would have
+            got it, shape `(P,)`; NaN if the step did not come so far.
+        """
+        self._restore()
+        for component in self._strategy.experimental_local_results(self._kept):
+            component.assign(tf.fill(component.shape, np.float64(np.nan)))
+        before = self._weights()
+        self._model.train_function(iter(self._batches))
+        self.moved |= self._weights() != before
+        return self._strategy.experimental_local_results(self._kept)[0].numpy()
+
+    def keep(self, gradients: list[tf.Tensor | None], variables: Any) -> None:
+        """Keeps what the optimizer is handed, in its place."""
+        layout = self._plan.layout
+        vector = layout.pack(
+            [
+                tf.zeros(shape) if g is None else g
+                for g, shape in zip(gradients, layout.shapes, strict=True)
+            ]
+        )
+        kept = _keras_compat.on_this_replica(self._kept)
+        kept.assign(tf.cast(vector, kept.dtype))
+
+    def measure(self) -> Measurement:
+        """Returns what the workers' noise would be in the next step."""
+        return measuring(self._model)()
+
+    def _weights(self) -> list[bytes]:
+        """Returns the trainable weights, to the bit."""
+        return [
+            np.asarray(component).tobytes()
+            for variable in self._plan.variables
+            for component in self._strategy.experimental_local_results(
+                variable.value
+            )
+        ]
+
+
+def measuring(model: GNCTrainStep) -> Callable[[], Measurement]:
+    """Returns a function that measures the noise of the step to come.
+
+    It takes no step and changes nothing. Good until the model gets another
+    plan: another rule, or a new `compile`.
+
+    Args:
+        model: A compiled model with its plan.
+    """
+    plan, strategy = model._gnc_plan, model.distribute_strategy
+
+    @tf.function
+    def run() -> Any:
+        rate, norms, total, largest = strategy.run(
+            lambda: _on_replica(plan, model.optimizer)
+        )
+        total = strategy.reduce("SUM", total, axis=None)
+        return (
+            strategy.gather(rate, axis=0)[0],
+            strategy.gather(norms, axis=0),
+            tf.reduce_max(tf.abs(total)),
+            tf.reduce_max(strategy.gather(largest, axis=0), axis=0),
+        )
+
+    def measure() -> Measurement:
+        rate, norms, total, largest = run()
+        return Measurement(
+            float(rate), norms.numpy(), float(total), *map(float, largest)
+        )
+
+    return measure
+
+
+def _on_replica(
+    plan: StepPlan, optimizer: keras.optimizers.Optimizer
+) -> tuple[tf.Tensor, ...]:
+    memory = plan.memory.begin_step() if plan.memory else None
+    clean = plan.layout.pack([v.value for v in plan.variables])  # x
+    displaced = plan.displacement(clean, optimizer, memory)
+    zeros = tf.zeros_like(clean)
+    mean = zeros
+    if plan.memory is not None:
+        mean = tf.convert_to_tensor(
+            _keras_compat.on_this_replica(plan.memory.mean)
+        )
+
+    def look(worker: tf.Tensor, state: Any) -> Any:
+        total, largest, norms = state
+        noise = zeros if memory is None else memory.noise(worker)
+        norm = tf.norm(displaced(worker) - clean)
+        largest = tf.maximum(largest, tf.reduce_max(tf.abs(noise)))
+        return total + noise, largest, norms.write(worker, norm)
+
+    norms = tf.TensorArray(clean.dtype, plan.per_replica, element_shape=[])
+    total, largest, norms = workers.for_each(
+        look, (zeros, zeros[0], norms), plan.per_replica, 1
+    )
+    rate = tf.cast(tf.convert_to_tensor(optimizer.learning_rate), clean.dtype)
+    return (
+        tf.reshape(rate, [1]),
+        tf.math.divide_no_nan(norms.stack(), tf.norm(clean)),
+        total,
+        tf.stack([[largest, tf.reduce_max(tf.abs(mean))]]),
+    )
+
+
+def _rows_of_process(
+    data: Any, context: tf.distribute.InputContext
+) -> tf.data.Dataset:
+    """Returns the rows of this process's replicas, one after another."""
+    replicas = context.num_replicas_in_sync
+    local = replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * local
+    joined, *others = (
+        tf.data.Dataset.from_tensors(_batch.share(data, replica, replicas))
+        for replica in range(first, first + local)
+    )
+    for other in others:
+        joined = joined.concatenate(other)
+    return joined
+
+
+@contextlib.contextmanager
+def probing(
+    model: GNCTrainStep, data: Any, noise: bool = True
+) -> Iterator[Probe]:
+    """Gives a probe, and afterwards puts the model back, come what may.
+
+    Args:
+        model: A compiled model; it is built if it wasn't.
+        data: A global batch.
+        noise: Whether the model's rule is in force; False stands for no rule.
+    """
+    strategy, optimizer = model.distribute_strategy, model.optimizer
+    with strategy.scope():
+        _keras_compat.build(model, data)
+    attributes = {name: getattr(model, name) for name in _ATTRIBUTES}
+    try:
+        model.steps_per_execution = 1
+        model.train_function = None
+        model._gnc_plan = None
+        if not noise:
+            model._set_noise(None)
+        model.make_train_function()
+        restore = _snapshot(model)
+        try:
+            probe = Probe(model, data, restore)
+            optimizer.apply = probe.keep
+            yield probe
+        finally:
+            vars(optimizer).pop("apply", None)
+            restore()
+    finally:
+        for name, value in attributes.items():
+            setattr(model, name, value)
+
+
+def _snapshot(model: GNCTrainStep) -> Callable[[], None]:
+    """Returns a function that gives all variables their present values."""
+    variables = [
+        *model.variables,
+        *model.metrics_variables,
+        *model.optimizer.variables,
+        model._gnc_plan.generator.state,
+    ]
+    values = [
+        (component, tf.identity(component))
+        for variable in variables
+        for component in model.distribute_strategy.experimental_local_results(
+            variable.value
+        )
+    ]
+
+    def restore() -> None:
+        for component, value in values:
+            component.assign(value)
+
+    return restore

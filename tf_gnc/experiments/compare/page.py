@@ -1,0 +1,241 @@
+"""A comparison as one HTML page that needs nothing but itself.
+
+It has no script and loads nothing, and follows the reader's choice of dark or
+light. The curves are drawn by matplotlib as SVG, whose colours are then handed
+to the page's style sheet.
+"""
+
+import dataclasses
+import html
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from tf_gnc.experiments.compare.columns import Column, machines
+from tf_gnc.experiments.compare.comparison import Result
+from tf_gnc.experiments.compare.plan import Plan
+from tf_gnc.experiments.compare.table import Table
+from tf_gnc.experiments.methods import METHODS
+
+# Stand in the drawing for what the style sheet decides: text, and one colour
+# for each of the first seeds, which then repeat with other dashes.
+_INK = "#010203"
+_LINES = ("#010210", "#010211", "#010212", "#010213", "#010214")
+_DASHES = ("-", "--", ":", "-.")
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e;
+  --page: #ffffff; --rule: #d1d9e0;
+  --l0: #0b62c4; --l1: #b8430b; --l2: #19752f; --l3: #8a3ab0; --l4: #8c6100; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3;
+  --quiet: #9aa4ae; --page: #14181d; --rule: #3a424b;
+  --l0: #6cb2ff; --l1: #ff9966; --l2: #63d27f; --l3: #d9a2f5; --l4: #e3b84a; } }
+body { background: var(--page); color: var(--ink); max-width: 68rem;
+  margin: 2rem auto; padding: 0 1rem; line-height: 1.5;
+  font-family: system-ui, sans-serif; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .9rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--rule); }
+th:first-child, td.word { text-align: left; }
+td.word { white-space: normal; overflow-wrap: anywhere; }
+tbody th { font-weight: normal; color: var(--quiet); }
+ul { color: var(--quiet); padding-left: 1.2rem; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: .6rem;
+  border: 1px solid var(--rule); border-radius: .3rem; }
+svg { width: 100%; height: auto; min-width: 34rem; }
+"""
+
+
+def to_html(
+    plan: Plan, columns: Sequence[Column], table: Table, command: str
+) -> str:
+    """Returns the page.
+
+    Args:
+        plan: What was compared.
+        columns: What each method came to.
+        table: Stands at the top.
+        command: What asked for the comparison.
+    """
+    results = [result for column in columns for result in column.results]
+    versions = [_flat(about) for about in machines(results)]
+    parts = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{html.escape(table.title)}</title>",
+        f"<style>{STYLE}</style></head><body>",
+        f"<h1>{html.escape(table.title)}</h1>",
+        html_table(table.header, table.rows),
+        _html_list(table.notes),
+        "<h2>Curves</h2>",
+        f'<div class="wide">{_draw(plan, columns)}</div>',
+        "<h2>Settings</h2>",
+        html_table(["", "all runs"], _shared(plan), "word"),
+        html_table(["", *plan.methods], _own(plan)),
+        "<h2>Versions and machine</h2>",
+        *(html_table(["", "runs"], about, "word") for about in versions),
+        "<h2>Command</h2>",
+        f"<pre>{html.escape(command)}</pre>",
+        "</body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def html_table(
+    header: Iterable[str], rows: Iterable[Sequence[Any]], kind: str = "number"
+) -> str:
+    """Returns a table whose columns' names are `header`.
+
+    Args:
+        header: One for each cell of a row.
+        rows: The row's name and its other cells.
+        kind: Their class in `STYLE`.
+    """
+    heads = "".join(f'<th scope="col">{_escape(h)}</th>' for h in header)
+    lines = [
+        f'<tr><th scope="row">{_escape(name)}</th>'
+        + "".join(f'<td class="{kind}">{_escape(cell)}</td>' for cell in cells)
+        + "</tr>"
+        for name, *cells in rows
+    ]
+    return (
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _html_list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_escape(item)}</li>' for item in items)}</ul>"
+
+
+def _escape(value: Any) -> str:
+    return html.escape("-" if value is None else str(value))
+
+
+def _flat(about: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    versions = about.get("versions", {})
+    others = [(name, v) for name, v in about.items() if name != "versions"]
+    return [*versions.items(), *others]
+
+
+def _settings(plan: Plan) -> tuple[list[str], list[str]]:
+    """Returns the settings that matter to all methods, and the others."""
+    names = [field.name for field in dataclasses.fields(plan.runs[0])]
+    own = {name for method in METHODS.values() for name in method.settings}
+    shared = [n for n in names if n not in own | {"method", "seed"}]
+    return shared, [n for n in names if n in own]
+
+
+def _shared(plan: Plan) -> list[tuple[str, Any]]:
+    shared, _ = _settings(plan)
+    run = plan.runs[0]
+    return [(name, getattr(run, name)) for name in shared] + [
+        ("seeds", ", ".join(map(str, plan.seeds))),
+        ("baseline", plan.baseline),
+    ]
+
+
+def _own(plan: Plan) -> list[list[Any]]:
+    _, own = _settings(plan)
+    first = {run.method: run for run in reversed(plan.runs)}
+    return [
+        [
+            name,
+            *(
+                getattr(first[method], name)
+                if name in METHODS[method].settings
+                else None
+                for method in plan.methods
+            ),
+        ]
+        for name in own
+    ]
+
+
+def _draw(plan: Plan, columns: Sequence[Column]) -> str:
+    """Returns the curves as SVG, a line of panels for each method."""
+    style = {
+        "svg.fonttype": "none",  # Text stays text.
+        "svg.hashsalt": "tf-gnc",  # The same drawing twice is the same text.
+        "text.color": _INK,
+        "axes.edgecolor": _INK,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "grid.color": _INK,
+        "font.family": "sans-serif",
+    }
+    with matplotlib.rc_context(style):
+        height = 2.6 * len(columns) + 0.4
+        figure = Figure(figsize=(10, height), layout="constrained")
+        panels = figure.subplots(
+            len(columns), 2, squeeze=False, sharex=True, sharey="col"
+        )
+        for column, (losses, accuracies) in zip(columns, panels, strict=True):
+            losses.set_title(f"{column.method}: training loss", fontsize=10)
+            accuracies.set_title(f"{column.method}: test accuracy", fontsize=10)
+            _plot(losses, plan, column.results, "loss")
+            _plot(accuracies, plan, column.results, "val_accuracy")
+            accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
+        if _is_wide(columns):
+            panels[0, 0].set_yscale("log")
+        for axes in panels[-1]:
+            axes.set_xlabel("Epoch")
+        file = io.StringIO()
+        figure.savefig(
+            file, format="svg", transparent=True, metadata={"Date": None}
+        )
+    drawing = file.getvalue()
+    drawing = drawing[drawing.index("<svg") :].replace(
+        "<svg ", '<svg role="img" aria-label="Curves of all runs" ', 1
+    )
+    drawing = drawing.replace(_INK, "var(--ink)")
+    for number, line in enumerate(_LINES):
+        drawing = drawing.replace(line, f"var(--l{number})")
+    return drawing
+
+
+def _plot(axes: Axes, plan: Plan, results: Sequence[Result], name: str) -> None:
+    for place, (seed, result) in enumerate(
+        zip(plan.seeds, results, strict=True)
+    ):
+        color = _LINES[place % len(_LINES)]
+        dash = _DASHES[place // len(_LINES) % len(_DASHES)]
+        label = f"seed {seed}"
+        if result.diverged is not None:
+            label += f", diverged in epoch {result.diverged}"
+        epochs = [row["epoch"] for row in result.rows]
+        values = [
+            math.nan if row[name] is None else row[name] for row in result.rows
+        ]
+        # A single epoch makes no line, only a point.
+        marker = "o" if len(epochs) < 3 else None
+        axes.plot(
+            epochs, values, dash, color=color, lw=1.3, label=label,
+            marker=marker, markersize=4,
+        )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.2, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _is_wide(columns: Sequence[Column]) -> bool:
+    """Tells whether the losses span more than a decade."""
+    positive = [
+        row["loss"]
+        for column in columns
+        for result in column.results
+        for row in result.rows
+        if row["loss"]
+    ]
+    return bool(positive) and max(positive) > 10 * min(positive)

@@ -1,0 +1,152 @@
+"""The plan of a comparison: methods x seeds, one configuration for each run.
+
+Whoever makes the list of configurations, a command line or a recipe, all that
+follows is the same. Knows nothing of how runs are started, nor of files.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_gnc import _check, data
+from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.defaults import make_config
+from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.run.building import (
+    learning_rates,
+    load_images,
+    steps_of_epoch,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """What others have found, in percent of the test pictures.
+
+    Attributes:
+        mean: Over their runs.
+        std: Sample standard deviation; None for a single run.
+        runs: One by one, where they tell.
+    """
+
+    mean: float
+    std: float | None = None
+    runs: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        """Returns it as tables show it."""
+        if self.std is None:
+            return f"{self.mean:.2f}"
+        return f"{self.mean:.2f} ± {self.std:.2f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Attributes:
+        runs: One configuration for each method and seed, in the order in which
+            they are started.
+        baseline: The method that the others are compared to.
+        title: What the table is headed with; made up from the runs if empty.
+        published: By method, what others have found.
+        notes: What is to be said with the table.
+
+    Raises:
+        ValueError: If the runs are not one for each method and seed, or none
+            is of the baseline.
+    """
+
+    runs: tuple[RunConfig, ...]
+    baseline: str
+    title: str = ""
+    published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses a plan from which no table could be made."""
+        _check.choice("baseline", self.baseline, self.methods)
+        keys = [(run.method, run.seed) for run in self.runs]
+        grid = {(m, s) for m in self.methods for s in self.seeds}
+        if len(keys) != len(grid) or set(keys) != grid:
+            raise ValueError(
+                "A comparison must have exactly one run for each method and "
+                f"seed, got {keys} as (method, seed)."
+            )
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods, in the order of their first runs."""
+        return list(dict.fromkeys(run.method for run in self.runs))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, likewise."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+    def check(self) -> None:
+        """Loads the data, and prepares it if need be; finds what won't do.
+
+        Raises:
+            DatasetNotFoundError: If a data set has not been prepared.
+            OSError: If it can't be.
+            ValueError: If a run's batch is larger than the data, or a run is
+                too short.
+        """
+        loaded: dict[tuple, data.Source] = {}
+        for run in self.runs:
+            where = (run.dataset, run.data_dir, run.download)
+            if where not in loaded:
+                loaded[where] = load_images(run)
+            learning_rates(run, steps_of_epoch(run, loaded[where]))
+
+
+def make_plan(
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    baseline: str | None = None,
+    **chosen: Any,
+) -> Plan:
+    """Returns a plan in which runs of a seed differ in their method alone.
+
+    Args:
+        methods: Keys of `METHODS`.
+        seeds: Seeds of the runs.
+        baseline: One of `methods`. Default: `"dpsgd"`, or the first one if
+            that isn't among them.
+        **chosen: For `make_config`. What matters to some methods only goes to
+            those.
+
+    Raises:
+        ValueError: If a value is illegal or matters to none of the methods.
+
+    Example:
+        >>> plan = make_plan(["dpsgd", "gnc"], [0, 1], alpha=0.2)
+        >>> [(run.method, run.seed, run.alpha) for run in plan.runs]
+        [('dpsgd', 0, 0.1), ('gnc', 0, 0.2), ('dpsgd', 1, 0.1), ('gnc', 1, 0.2)]
+    """
+    for method in methods:
+        _check.choice("methods", method, METHODS)
+    for name, values in (("methods", methods), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise ValueError(
+                f"`{name}` must be different from each other, and at least "
+                f"one, got {name}={list(values)}."
+            )
+    depends = {name for m in METHODS.values() for name in m.settings}
+    used = {name for m in methods for name in METHODS[m].settings}
+    for name in sorted((depends - used) & set(chosen)):
+        users = [m for m in METHODS if name in METHODS[m].settings]
+        raise ValueError(
+            f"`{name}` does nothing with methods={','.join(methods)}. Leave it "
+            f"out, or compare {'|'.join(users)} too."
+        )
+    runs = []
+    for seed in seeds:
+        for method in methods:
+            idle = depends - set(METHODS[method].settings)
+            own = {name: v for name, v in chosen.items() if name not in idle}
+            runs.append(make_config(method=method, seed=seed, **own))
+    if baseline is None:
+        baseline = "dpsgd" if "dpsgd" in methods else methods[0]
+    return Plan(tuple(runs), baseline)

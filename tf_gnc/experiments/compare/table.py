@@ -1,0 +1,254 @@
+"""The table of a comparison, as text, CSV and Markdown.
+
+One column for each method and one line for each seed, as in the paper's Table
+6, with mean and standard deviation below, as in its Table 2, and what the
+paper doesn't print: the paired difference to the baseline.
+"""
+
+import csv
+import dataclasses
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from tf_gnc.experiments.compare.columns import Column, machines
+from tf_gnc.experiments.compare.comparison import Result
+from tf_gnc.experiments.compare.plan import Plan
+from tf_gnc.experiments.compare.statistics import Difference, Spread
+
+_FEW_SEEDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table that is ready to be shown.
+
+    Attributes:
+        title: What was compared.
+        header: The columns' names.
+        rows: The cells of each row, the row's name first.
+        notes: What has to be said with it.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+
+    def to_text(self) -> str:
+        """Returns it with its columns lined up."""
+        widths = [
+            max(map(len, column))
+            for column in zip(self.header, *self.rows, strict=True)
+        ]
+        rule = "  ".join("-" * width for width in widths)
+        lines = [
+            "  ".join(
+                cell.rjust(width) if place else cell.ljust(width)
+                for place, (cell, width) in enumerate(
+                    zip(row, widths, strict=True)
+                )
+            ).rstrip()
+            for row in (self.header, *self.rows)
+        ]
+        lines.insert(1, rule)
+        notes = [
+            textwrap.fill(note, 78, subsequent_indent="  ")
+            for note in self.notes
+        ]
+        return "\n".join([self.title, "", *lines, "", *notes]) + "\n"
+
+    def to_markdown(self) -> str:
+        """Returns it as GitHub shows tables."""
+        marks = ["---"] + ["---:"] * (len(self.header) - 1)
+        lines = [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+            for row in (self.header, marks, *self.rows)
+        ]
+        notes = [f"- {note}" for note in self.notes]
+        return "\n".join([f"**{self.title}**", "", *lines, "", *notes]) + "\n"
+
+
+def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
+    """Returns the table of a comparison.
+
+    Args:
+        plan: What was compared.
+        columns: What `make_columns` returned.
+    """
+    run = plan.runs[0]
+    title = plan.title and f"{plan.title}: "
+    title += (
+        f"{run.dataset}, {run.model}: {run.num_workers} workers x "
+        f"{run.examples_per_worker} examples, {run.epochs} epochs; "
+        "test accuracy in %"
+    )
+    rows = [
+        [f"seed {seed}", *(_seed_cell(c.results[place]) for c in columns)]
+        for place, seed in enumerate(plan.seeds)
+    ]
+    rows += [
+        ["mean ± std", *(_percents(c.accuracy) for c in columns)],
+        ["runs (n)", *(str(c.accuracy.count) for c in columns)],
+        ["best epoch", *(_percents(c.best) for c in columns)],
+    ]
+    if plan.published:
+        found = [plan.published.get(c.method, "-") for c in columns]
+        rows.append(["published", *map(str, found)])
+    if len(columns) > 1:
+        differences = [c.difference for c in columns]
+        rows += [
+            ["difference", *map(_mean_cell, differences)],
+            ["95 % CI", *map(_interval_cell, differences)],
+            ["p (paired t)", *map(_p_cell, differences)],
+        ]
+    rows += [
+        ["train loss", *(_plain(c.loss, 4) for c in columns)],
+        ["seconds", *(_plain(c.seconds, 1) for c in columns)],
+    ]
+    header = ["", *(column.method for column in columns)]
+    return Table(title, header, rows, _notes(plan, columns))
+
+
+def to_csv(plan: Plan, columns: Sequence[Column]) -> str:
+    """Returns one line for each method, with all digits; accuracies 0 to 1.
+
+    Args:
+        plan: What was compared.
+        columns: What `make_columns` returned.
+    """
+    lines = []
+    for column in columns:
+        line: dict[str, Any] = {"method": column.method}
+        for seed, result in zip(plan.seeds, column.results, strict=True):
+            value = result.number("val_accuracy")
+            line[f"seed_{seed}"] = _fate(result) if value is None else value
+        for name in ("accuracy", "best", "loss", "seconds"):
+            found: Spread = getattr(column, name)
+            line[f"{name}_mean"], line[f"{name}_std"] = found.mean, found.std
+            line[f"{name}_n"] = found.count
+        line["baseline"] = plan.baseline
+        difference = column.difference or Difference(0, None)
+        for field in dataclasses.fields(difference):
+            line[f"difference_{field.name}"] = getattr(difference, field.name)
+        lines.append(line)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def _fate(result: Result) -> str:
+    """Says why a run has no accuracy."""
+    if result.diverged is None:
+        return "missing"
+    return f"diverged (epoch {result.diverged})"
+
+
+def _seed_cell(result: Result) -> str:
+    value = result.number("val_accuracy")
+    return _fate(result) if value is None else f"{100 * value:.2f}"
+
+
+def _plain(found: Spread, digits: int, scale: float = 1.0) -> str:
+    if found.mean is None:
+        return "-"
+    mean = f"{scale * found.mean:.{digits}f}"
+    if found.std is None:
+        return mean
+    return f"{mean} ± {scale * found.std:.{digits}f}"
+
+
+def _percents(found: Spread) -> str:
+    return _plain(found, 2, scale=100.0)
+
+
+def _mean_cell(difference: Difference | None) -> str:
+    if difference is None:
+        return "baseline"
+    if difference.mean is None:
+        return "-"
+    return f"{100 * difference.mean:+.2f}"
+
+
+def _interval_cell(difference: Difference | None) -> str:
+    if difference is None or difference.low is None:
+        return "-"
+    return f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+
+
+def _p_cell(difference: Difference | None) -> str:
+    if difference is None or difference.p is None:
+        return "-"
+    return "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
+
+
+def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:
+    """Returns what has to be said with the table."""
+    results = [result for column in columns for result in column.results]
+    num_diverged = sum(result.diverged is not None for result in results)
+    num_missing = sum(result.is_missing for result in results)
+    others = len(columns) - 1
+    notes = [
+        "Seeds: accuracy after the last epoch. Best epoch: of each run; it "
+        "is chosen on the test data, so it flatters.",
+        "mean ± std: sample standard deviation (n - 1) over the n runs that "
+        "reached their end.",
+    ]
+    if others:
+        notes.append(
+            f"Difference: to {plan.baseline}, in points, paired by seed; "
+            "95 % confidence interval and p by the paired t-test (two-sided)"
+            + (f", not corrected for {others} tests." if others > 1 else ".")
+        )
+        notes += _notes_on_intervals(plan, columns)
+    if num_diverged:
+        notes.append(
+            f"{num_diverged} of {len(results)} runs diverged. Means and "
+            "differences are without them, which flatters those that diverge."
+        )
+    if num_missing:
+        notes.append(
+            f"INCOMPLETE: {num_missing} of {len(results)} runs are missing."
+        )
+    notes.append(
+        "Seconds: training and evaluation of a run, with others beside it: "
+        "no measure of speed."
+    )
+    notes += plan.notes
+    if len(machines(results)) > 1:
+        notes.append(
+            "The runs were made with different versions or on different "
+            "machines; each run's config.json has its own."
+        )
+    return notes
+
+
+def _notes_on_intervals(plan: Plan, columns: Sequence[Column]) -> list[str]:
+    notes = []
+    seeds = len(plan.seeds)
+    if seeds == 1:
+        notes.append(
+            "One seed: no standard deviation and no interval. It is no "
+            "evidence for one method over another."
+        )
+    elif seeds < _FEW_SEEDS:
+        notes.append(
+            f"{seeds} seeds are few: the intervals are wide, and lean on "
+            "differences that are normally distributed."
+        )
+    same = [
+        column.method
+        for column in columns
+        if column.difference is not None
+        and column.difference.count > 1
+        and column.difference.p is None
+    ]
+    if same:
+        notes.append(
+            f"No interval for {', '.join(same)}: the differences are the same "
+            "for all seeds, which leaves nothing to estimate it from."
+        )
+    return notes

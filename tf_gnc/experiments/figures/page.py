@@ -1,0 +1,229 @@
+"""An analysis as one HTML page that needs nothing but itself, and its files."""
+
+import html
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from tf_gnc.callbacks.measures import FULL
+from tf_gnc.experiments.compare import page
+from tf_gnc.experiments.figures.recorded_runs import (
+    ABOUT,
+    MEASURED,
+    RecordedRun,
+)
+from tf_gnc.experiments.figures.registry import DRAWINGS
+from tf_gnc.experiments.figures.style import COLORS, INK, STYLE
+
+_SHOWN = ("dataset", "model", "method", "seed", "num_workers", "batch_size",
+          "epochs", "learning_rate", "alpha", "alpha_rnc")  # fmt: skip
+
+
+class AnalysisFiles:
+    """The directory of an analysis. Making the object only looks.
+
+    What an analysis of the same runs has left is replaced; anything else isn't
+    touched.
+
+    Args:
+        directory: New, empty, or that of an analysis of the same runs.
+        runs: The runs' directories.
+
+    Raises:
+        FileExistsError: If it holds anything else.
+        NotADirectoryError: If it is a file.
+    """
+
+    def __init__(self, directory: Path, runs: Sequence[Path]) -> None:
+        self.directory = directory
+        self._runs = sorted(str(run.resolve()) for run in runs)
+        self._former: list[str] = []
+        if not directory.exists():
+            return
+        if not directory.is_dir():
+            raise NotADirectoryError(
+                f"`out_dir` must be a directory, got out_dir='{directory}', "
+                "which is a file. Choose another name (--out_dir)."
+            )
+        about = self._about()
+        if about is not None and about.get("runs") == self._runs:
+            self._former = about["files"]
+            return
+        measured = Path(MEASURED).name
+        # A kill may have left the beginning of what is written first.
+        ours = {measured, *(_draft(name) for name in (measured, ABOUT))}
+        names = {path.name for path in directory.iterdir()} - ours
+        if names:
+            raise FileExistsError(
+                "`out_dir` must be new, empty or that of an analysis of the "
+                f"same runs, got out_dir='{directory}', which holds other "
+                "files. Choose another name (--out_dir)."
+            )
+
+    def write(
+        self, figures: Mapping[str, Figure], text: str, command: str
+    ) -> list[str]:
+        """Writes PNGs and page; returns the names of the files.
+
+        Args:
+            figures: By the names of their files.
+            text: The page.
+            command: What asked for the analysis.
+        """
+        contents = {f"{n}.png": _png(f) for n, f in figures.items()}
+        contents["index.html"] = text.encode()
+        names = list(contents)
+        about = {"runs": self._runs, "files": names, "command": command}
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # First, so that the files are known for ours if this is cut short.
+        about["files"] = sorted({*names, *self._former})
+        self._replace(ABOUT, _json(about))
+        for name, content in contents.items():
+            self._replace(name, content)
+        for name in set(self._former) - set(names):
+            (self.directory / name).unlink(missing_ok=True)
+        self._replace(ABOUT, _json({**about, "files": names}))
+        return names
+
+    def _replace(self, name: str, content: bytes) -> None:
+        draft = self.directory / _draft(name)
+        try:
+            draft.write_bytes(content)
+            os.replace(draft, self.directory / name)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _about(self) -> dict[str, Any] | None:
+        try:
+            return json.loads(
+                (self.directory / ABOUT).read_text(encoding="utf-8")
+            )
+        except (OSError, ValueError):
+            return None
+
+
+def missing(
+    runs: Sequence[RecordedRun], figures: Mapping[str, Figure]
+) -> dict[str, list[str]]:
+    """Returns which figures lack which runs, by the figures' names.
+
+    Args:
+        runs: All of them.
+        figures: Those that were drawn.
+    """
+    found = {}
+    for name, drawing in DRAWINGS.items():
+        having = {run.directory for run in drawing.among(runs)}
+        lacking = [run.label for run in runs if run.directory not in having]
+        if name in figures or not (drawing.asked or drawing.fewest > len(runs)):
+            if lacking:
+                found[name] = lacking
+    return found
+
+
+def to_html(
+    runs: Sequence[RecordedRun], figures: Mapping[str, Figure], command: str
+) -> str:
+    """Returns the page, with the figures in it.
+
+    Args:
+        runs: What was analyzed.
+        figures: Those that were drawn.
+        command: What asked for it.
+    """
+    title = f"Analysis of {', '.join(run.label for run in runs)}"
+    lacking = missing(runs, figures)
+    parts = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{page.STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1>",
+        "<p>Figures are numbered as in Haruki et al. (2019), "
+        "arXiv:1906.10822.</p>",
+    ]
+    for name, figure in figures.items():
+        drawing = DRAWINGS[name]
+        parts += [
+            f'<h2 id="{name}">{html.escape(drawing.title)}</h2>',
+            f'<div class="wide">{_svg(figure, drawing.title)}</div>',
+            f"<p>{drawing.caption}</p>",
+        ]
+        if name in lacking:
+            parts.append(
+                "<p>Not recorded by: "
+                f"{html.escape(', '.join(lacking[name]))}.</p>"
+            )
+    absent = [name for name in lacking if name not in figures]
+    if absent:
+        parts += ["<h2>Not drawn, for want of data</h2>", "<ul>"]
+        parts += [_how_to_record(name, runs) for name in absent]
+        parts.append("</ul>")
+    rows = [
+        [name, *(run.config.get(name) for run in runs)] for name in _SHOWN
+    ] + [["directory", *(run.directory for run in runs)]]
+    parts += [
+        "<h2>Runs</h2>",
+        page.html_table(["", *(run.label for run in runs)], rows),
+        "<h2>Command</h2>",
+        f"<pre>{html.escape(command)}</pre>",
+        "</body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _how_to_record(name: str, runs: Sequence[RecordedRun]) -> str:
+    """Returns an item of the list of what is missing."""
+    drawing = DRAWINGS[name]
+    if not drawing.measures:
+        return f"<li>{html.escape(drawing.title)}: no epoch has ended.</li>"
+    measure = drawing.measures[0]
+    words = f"<code>tf-gnc train --probe={measure}</code>"
+    full = [m for m in drawing.measures if m in FULL]
+    if full:
+        places = " ".join(str(run.directory) for run in runs)
+        words += (
+            " as it trains, or measure it now: <code>tf-gnc analyze "
+            f"{html.escape(places)} --measure={full[0]}</code>"
+        )
+    return f"<li>{html.escape(drawing.title)}. Record it with {words}.</li>"
+
+
+def _draft(name: str) -> str:
+    return f".unfinished-{name}"
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """Returns a drawing whose colours are those of the style sheet."""
+    file = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(
+            file, format="svg", transparent=True, metadata={"Date": None}
+        )
+    drawing = file.getvalue()
+    label = html.escape(title, quote=True)
+    drawing = drawing[drawing.index("<svg") :].replace(
+        "<svg ", f'<svg role="img" aria-label="{label}" ', 1
+    )
+    drawing = drawing.replace(INK, "var(--ink)")
+    for number, color in enumerate(COLORS):
+        drawing = drawing.replace(color, f"var(--l{number})")
+    return drawing
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

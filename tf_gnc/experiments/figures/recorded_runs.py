@@ -1,0 +1,251 @@
+"""Runs as they lie on the disk: what each has recorded, for figures.
+
+Reads only, in memory; knows neither figures nor models.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+MEASURED = "analysis/measured.jsonl"
+"""What was measured afterwards, in a run's directory."""
+
+ABOUT = "analysis.json"
+"""What an analysis says of itself, in its own directory."""
+
+Series = tuple[list[float], list[float]]
+"""Epochs, fractions of one among them, and values; NaN where there is none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedRun:
+    """What a run has recorded.
+
+    Attributes:
+        directory: The run's directory.
+        config: Its configuration, by the names of `RunConfig`'s fields.
+        steps_per_epoch: Updates in one pass over its training data.
+        metrics: The rows of metrics.jsonl, one for each epoch.
+        rows: The rows of probe.jsonl and `MEASURED`, in the order of their
+            steps, one for each step.
+        label: What tells it from the others in a figure.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    steps_per_epoch: int
+    metrics: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
+    label: str = ""
+
+    def has(self, measure: str) -> bool:
+        """Tells whether there is a row with that measure."""
+        return any(row.get(measure) is not None for row in self.rows)
+
+    def series(self, measure: str, *parts: str | int) -> Series:
+        """Returns a measure along the run.
+
+        Args:
+            measure: Its name.
+            *parts: The way to a number in it, such as `"plain", "loss", 0`.
+
+        Example:
+            >>> rows = [{"step": 3, "similarity": {"total": 0.5}}]
+            >>> run = RecordedRun(Path(), {}, 2, [], rows)
+            >>> run.series("similarity", "total")
+            ([1.5], [0.5])
+        """
+        epochs, values = [], []
+        for row in self.rows:
+            value = row.get(measure)
+            if value is None:
+                continue
+            for part in parts:
+                value = value[part]
+            epochs.append(row["step"] / self.steps_per_epoch)
+            values.append(math.nan if value is None else value)
+        return epochs, values
+
+    def metric(self, name: str) -> Series:
+        """Returns one of the numbers that each epoch's row has."""
+        values = [row.get(name) for row in self.metrics]
+        return (
+            [row["epoch"] for row in self.metrics],
+            [math.nan if value is None else value for value in values],
+        )
+
+    def rate_drops(self) -> list[int]:
+        """Returns the epochs after which the rate fell to a quarter or less.
+
+        That is where a step decay or a final collapse came, to the epoch.
+        """
+        return [
+            before["epoch"]
+            for before, after in zip(
+                self.metrics, self.metrics[1:], strict=False
+            )
+            if before["learning_rate"] and after["learning_rate"] is not None
+            and after["learning_rate"] <= before["learning_rate"] / 4
+        ]  # fmt: skip
+
+
+def read_runs(directories: Iterable[str | os.PathLike]) -> list[RecordedRun]:
+    """Returns what several runs have recorded, each with a label of its own.
+
+    A label is the method, with the batch size and the seed if the runs differ
+    in them; and, if that is the same for some, the shortest part of their
+    directories that tells these apart.
+
+    Args:
+        directories: Those of runs. One that an analysis has left, as
+            `runs/*` may name it, is passed over, unless it is the only one.
+
+    Raises:
+        ValueError: As `read_run`.
+    """
+    directories = [Path(directory).expanduser() for directory in directories]
+    found: dict[Path, RecordedRun] = {}
+    kept = [path for path in directories if not is_analysis(path)]
+    for directory in kept or directories:
+        run = read_run(directory)
+        found.setdefault(run.directory.resolve(), run)
+    runs = list(found.values())
+    labels = [run.config["method"] for run in runs]
+    for name, form in (("batch_size", "batch {:,}"), ("seed", "seed {}")):
+        if len({run.config[name] for run in runs}) > 1:
+            labels = [
+                f"{label}, {form.format(run.config[name])}"
+                for label, run in zip(labels, runs, strict=True)
+            ]
+    for label in {label for label in labels if labels.count(label) > 1}:
+        same = [n for n, other in enumerate(labels) if other == label]
+        parts = _tell_apart([runs[n].directory.resolve() for n in same])
+        for n, part in zip(same, parts, strict=True):
+            labels[n] = f"{label} ({part})"
+    return [
+        dataclasses.replace(run, label=label)
+        for label, run in zip(labels, runs, strict=True)
+    ]
+
+
+def read_run(directory: str | os.PathLike) -> RecordedRun:
+    """Returns what a run has recorded; it may still be under way.
+
+    Args:
+        directory: The run's.
+
+    Raises:
+        ValueError: If it isn't that of a run, or a file is damaged.
+    """
+    directory = Path(directory).expanduser()
+    about = _about(directory)
+    rows: dict[int, dict[str, Any]] = {}
+    # What was recorded comes last: it was measured with the noise in force.
+    for name in (MEASURED, "probe.jsonl"):
+        for row in read_rows(directory / name, "step"):
+            rows.setdefault(row["step"], {}).update(row)
+    metrics = read_rows(directory / "metrics.jsonl", "epoch")
+    if not rows and not metrics:
+        raise ValueError(
+            f"The run in {directory} has no records yet: not an epoch has "
+            "ended. Wait for it, or take it up again with `tf-gnc train "
+            f"--resume --run_dir={directory}` and its own flags."
+        )
+    return RecordedRun(
+        directory=directory,
+        config=about["config"],
+        steps_per_epoch=about["steps_per_epoch"],
+        metrics=metrics,
+        rows=[rows[step] for step in sorted(rows)],
+        label=about["config"]["method"],
+    )
+
+
+def read_rows(path: Path, key: str) -> list[dict[str, Any]]:
+    """Returns the rows of a file of JSON lines; none if it isn't there.
+
+    Args:
+        path: The file. Half a line at its end is being written.
+        key: What each row must have.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            int(row[key])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"Line {number} of {path} must be a row of JSON with "
+                f"{key!r}, got {line[:60].rstrip()!r}. Move the file out of "
+                "the way."
+            ) from None
+        rows.append(row)
+    return rows
+
+
+def _about(directory: Path) -> dict[str, Any]:
+    """Returns a run's config.json."""
+    try:
+        about = json.loads(
+            (directory / "config.json").read_text(encoding="utf-8")
+        )
+        if {"method", "seed", "batch_size"} <= set(about["config"]):
+            int(about["steps_per_epoch"])
+            return about
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    advice = "Give the directory that `tf-gnc train --run_dir=...` named."
+    inside = sorted(directory.glob("runs/*/config.json"))
+    if inside:
+        advice = f"It holds several: give {directory}/runs/*."
+    raise ValueError(
+        f"RUN must be the directory of a run, got '{directory}', which has no "
+        f"config.json of one. {advice}"
+    )
+
+
+def is_analysis(directory: Path) -> bool:
+    """Tells whether a directory is what `tf-gnc analyze` has left.
+
+    Args:
+        directory: It may be one of which a kill has left but a beginning.
+    """
+    if not directory.is_dir() or (directory / "config.json").exists():
+        return False
+    if {path.name for path in directory.iterdir()} == {f".unfinished-{ABOUT}"}:
+        return True
+    try:
+        about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(about, dict) and {"runs", "files"} <= set(about)
+
+
+def _tell_apart(directories: Sequence[Path]) -> list[str]:
+    """Returns a part of each path, the one nearest to its end that differs.
+
+    If there is no place where all differ, the end from which on they do.
+    """
+    ways = [path.parts[::-1] for path in directories]
+    ends = [Path()] * len(ways)
+    for parts in itertools.zip_longest(*ways, fillvalue=""):
+        ends = [
+            part / end for part, end in zip(map(Path, parts), ends, strict=True)
+        ]
+        for names in (parts, ends):
+            if len(set(names)) == len(ways):
+                return [str(name) for name in names]
+    return [str(path) for path in directories]

@@ -1,0 +1,99 @@
+"""How a figure of an analysis looks: colours, axes, lines, shaded bands.
+
+The colours are the light ones of page.py's style sheet, so that on the page
+they follow the reader's choice of dark or light.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from tf_gnc.experiments.figures.recorded_runs import RecordedRun, Series
+
+INK = "#1f2328"
+COLORS = ("#0b62c4", "#b8430b", "#19752f", "#8a3ab0", "#8c6100")
+_DASHES = ("-", "--", ":", "-.")
+
+STYLE = {
+    "svg.fonttype": "none",  # Text stays text.
+    "svg.hashsalt": "tf-gnc",  # The same drawing twice is the same text.
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "font.family": "sans-serif",
+}
+"""To be in force while figures are drawn and written."""
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, height: float = 3.8, share: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """Returns a figure and its panels, row by row.
+
+    Args:
+        rows: How many rows of panels.
+        columns: How many panels in a row.
+        height: Of a row, in inches.
+        share: Whether all panels have the same axes.
+    """
+    width = 7.5 if columns == 1 else min(4.6 * columns, 13.8)
+    figure = Figure(
+        figsize=(width, height * rows + 0.3), dpi=120, layout="constrained"
+    )
+    panels = figure.subplots(
+        rows, columns, squeeze=False, sharex=share, sharey=share
+    )
+    return figure, list(panels.ravel())
+
+
+def line_style(place: int, label: str) -> dict[str, Any]:
+    """Returns colour, dashes and label of the line at that place."""
+    dash = _DASHES[place // len(COLORS) % len(_DASHES)]
+    color = COLORS[place % len(COLORS)]
+    return {"color": color, "ls": dash, "lw": 1.4, "label": label}
+
+
+def plot(axes: Axes, series: Series, **style: Any) -> None:
+    """Draws a line; of a few points, points too."""
+    # A single point makes no line.
+    marker = "o" if len(series[0]) < 12 else None
+    axes.plot(*series, marker=marker, markersize=3.5, **style)
+
+
+def band(axes: Axes, low: Series, high: Series, color: str, label: str) -> None:
+    """Shades what lies between two lines over the same places."""
+    axes.fill_between(
+        low[0], low[1], high[1], color=color, alpha=0.25, lw=0.6, label=label
+    )
+    if len(low[0]) == 1:  # No area.
+        axes.vlines(low[0], low[1], high[1], color=color, alpha=0.4, lw=4)
+
+
+def mark_rate_drops(
+    panels: Iterable[Axes], runs: Sequence[RecordedRun]
+) -> None:
+    """Draws a vertical line where the learning rate fell at once."""
+    epochs = sorted({epoch for run in runs for epoch in run.rate_drops()})
+    for axes in panels:
+        for epoch in epochs:
+            axes.axvline(
+                epoch, color=INK, lw=0.9, ls=":", alpha=0.7,
+                label="learning rate decays" if epoch == epochs[0] else None,
+            )  # fmt: skip
+
+
+def trim(axes: Axes, xlabel: str, ylabel: str) -> None:
+    """Names the axes and leaves out what needn't be seen."""
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.2, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)

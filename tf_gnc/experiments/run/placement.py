@@ -1,0 +1,146 @@
+"""Where a run takes place: its strategy, its directory, what it records.
+
+None of this decides what comes out of a run. With several processes the first
+one, the chief, owns the directory; each of the others writes the same files to
+a temporary one that is thrown away, so that all of them do the same things.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tf_gnc.callbacks import BackupAndRestore
+from tf_gnc.distribute import collectives
+from tf_gnc.distribute.strategies import is_chief, num_processes
+from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.run.directory import RunFiles, new_run_dir
+from tf_gnc.experiments.run.recording import Recording
+
+# What may differ in a run that is taken up: it changes nothing in the results.
+_INDIFFERENT = ("threads", "data_dir", "download")
+
+_AUTO_SECONDS = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a run is to take place.
+
+    Attributes:
+        strategy: Holds the model.
+        save_freq: When to back the run up: `"auto"` (as epochs end, but not
+            twice within 30 seconds), `"epoch"`, a number of steps, or None for
+            never.
+        resume: Whether to take up a run in the same directory, if there is
+            one.
+        recording: What is measured and kept on the way; another one may be
+            chosen when a run is taken up.
+    """
+
+    strategy: tf.distribute.Strategy
+    save_freq: str | int | None = None
+    resume: bool = False
+    recording: Recording = Recording()
+
+
+class RunPlace:
+    """The place of one run. Making it only looks; `claim` is for good.
+
+    Args:
+        config: What to run.
+        run_dir: Its directory; None for a new one in `runs`.
+        placement: Where the run is to take place.
+
+    Attributes:
+        strategy: Holds the model.
+        recording: What is measured and kept on the way.
+        is_chief: Whether this process owns the directory.
+        directory: The run's directory.
+        files: Where this process writes.
+        summary: What came out, if the run has ended before; else None.
+
+    Raises:
+        ValueError: If the run to be taken up is another.
+        OSError: If the directory is taken or the disk is full.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: str | os.PathLike | None,
+        placement: Placement,
+    ) -> None:
+        self.strategy = placement.strategy
+        self.recording = placement.recording
+        self._placement = placement
+        self._config = config
+        self.is_chief = is_chief(self.strategy)
+        if run_dir is None:
+            if num_processes(self.strategy) > 1 and not _stamp():
+                raise ValueError(
+                    "`run_dir` must be given (--run_dir) with several "
+                    "processes, so that all of them use the same directory."
+                )
+            run_dir = new_run_dir(config.dataset, config.method, stamp=_stamp())
+        self.directory = run_dir
+        if not self.is_chief:
+            self._elsewhere = tempfile.TemporaryDirectory(prefix="tf-gnc-")
+            run_dir = self._elsewhere.name  # Removed with this object.
+        self.files = RunFiles(run_dir, placement.resume)
+        self.summary: dict[str, Any] | None = None
+        if placement.resume and self.is_chief:
+            self._check_same_run()
+
+    def claim(self, about: Mapping[str, Any]) -> None:
+        """Takes the directory and writes config.json, if it isn't there.
+
+        Args:
+            about: What stands in config.json.
+        """
+        self.files.claim()
+        if not self.files.path("config.json").exists():
+            self.files.write_json("config.json", about)
+        summary = Path(self.directory, "summary.json")
+        if collectives.from_chief(self.strategy, summary.exists()):
+            self.summary = json.loads(summary.read_text(encoding="utf-8"))
+
+    def backups(self) -> list[BackupAndRestore]:
+        """Returns the callback that backs the run up, if it is to be."""
+        if self._placement.save_freq is None:
+            return []
+        folder = os.path.join(self.directory, "backup")
+        if self._placement.save_freq == "auto":
+            return [BackupAndRestore(folder, min_seconds=_AUTO_SECONDS)]
+        return [BackupAndRestore(folder, self._placement.save_freq)]
+
+    def end(self) -> None:
+        """Removes what a run needs no more once its results are there."""
+        collectives.barrier(self.strategy)
+        if self.is_chief:
+            shutil.rmtree(self.files.path("backup"), ignore_errors=True)
+
+    def _check_same_run(self) -> None:
+        about = self.files.read_json("config.json")
+        if about is None:
+            return
+        theirs, ours = about["config"], self._config.to_dict()
+        for name, value in ours.items():
+            if name not in _INDIFFERENT and theirs.get(name) != value:
+                raise ValueError(
+                    "A run must be taken up with the settings it began with, "
+                    f"got {name}={value!r} where {self.files.directory} has "
+                    f"{theirs.get(name)!r}. Use the same flags, or choose "
+                    "another run_dir."
+                )
+
+
+def _stamp() -> str | None:
+    """Returns the time at which `tf-gnc launch` began, the same in all."""
+    return os.environ.get("TF_GNC_LAUNCHED")

@@ -1,0 +1,235 @@
+"""What a run writes down beside its metrics: measurements and checkpoints.
+
+None of it changes what comes out of a run, so it isn't part of the
+configuration. What the measures are is in tf_gnc.callbacks.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import _check, data
+from tf_gnc.callbacks import Probe
+from tf_gnc.callbacks.measures import CHEAP, FULL
+from tf_gnc.callbacks.probe_rows import ProbeRows
+from tf_gnc.distribute.strategies import is_chief
+from tf_gnc.experiments.config import RunConfig
+
+MEASURES = (*CHEAP, *FULL)
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a run's directory that holds them."""
+
+_FEWEST_WORKERS = {"gradient_noise_scale": 2, "spectrum": 3}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What to record.
+
+    Attributes:
+        measures: Names of what `tf_gnc.callbacks.Probe` measures.
+        every: Steps from one measurement to the next; None for an epoch's.
+        checkpoint_every: Epochs from one checkpoint to the next; None for no
+            checkpoints.
+        log_dir: Where TensorBoard reads the measures' numbers; None for
+            nowhere.
+
+    Raises:
+        ValueError: If a measure is unknown, a number out of range, or
+            `log_dir` isn't a local directory or has nothing to hold.
+
+    Example:
+        >>> Recording(measures=["similarity", "noise_norm"]).measures
+        ('similarity', 'noise_norm')
+    """
+
+    measures: Sequence[str] = ()
+    every: int | None = None
+    checkpoint_every: int | None = None
+    log_dir: str | os.PathLike | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        names = tuple(
+            _check.choice("probe", name, MEASURES) for name in self.measures
+        )
+        object.__setattr__(self, "measures", names)
+        for name in ("every", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                _check.integer(name, getattr(self, name), minimum=1)
+        if self.log_dir is not None:
+            self._check_log_dir()
+
+    def check(self, config: RunConfig) -> None:
+        """Checks that a run has workers enough to be measured.
+
+        Raises:
+            ValueError: If it hasn't.
+        """
+        check_workers(self.measures, config)
+
+    def probes(
+        self,
+        config: RunConfig,
+        images: data.Source,
+        run_dir: Path,
+        steps_per_epoch: int,
+        first_step: int,
+    ) -> list[keras.callbacks.Callback]:
+        """Returns what measures in `fit`, for callbacks that read its logs.
+
+        Args:
+            config: What is run.
+            images: The data set.
+            run_dir: Where this process writes.
+            steps_per_epoch: Updates in one pass over the training data.
+            first_step: Where the run goes on; rows of later steps are those
+                of steps that are to be taken once more.
+
+        Raises:
+            OSError: If `log_dir` can't be made.
+        """
+        if not self.measures:
+            return []
+        log_dir = self.log_dir and Path(self.log_dir).expanduser()
+        if log_dir:
+            log_dir.mkdir(parents=True, exist_ok=True)
+        ProbeRows(run_dir).take_up(first_step, same_run=True)
+        return [
+            Probe(
+                self.measures,
+                every=self.every or steps_per_epoch,
+                directory=run_dir,
+                log_dir=log_dir,
+                **measuring_data(self.measures, config, images),
+            )
+        ]
+
+    def checkpoints(self, run_dir: Path) -> list[keras.callbacks.Callback]:
+        """Returns what keeps models in `fit`.
+
+        Args:
+            run_dir: Where this process writes.
+        """
+        if not self.checkpoint_every:
+            return []
+        return [Checkpoints(run_dir / CHECKPOINTS, self.checkpoint_every)]
+
+    def _check_log_dir(self) -> None:
+        name = os.fspath(self.log_dir)
+        if not self.measures:
+            raise ValueError(
+                "`log_dir` gets what is measured and needs a measure, got "
+                f"log_dir={name!r} and none. Name some (--probe), or leave "
+                "--log_dir out."
+            )
+        if not name or "://" in name or Path(name).expanduser().is_file():
+            raise ValueError(
+                "`log_dir` must be a local directory, new or not, got "
+                f"log_dir={name!r}. Choose another (--log_dir)."
+            )
+
+
+def check_workers(measures: Sequence[str], config: RunConfig) -> None:
+    """Checks that a run has the workers that its measures compare.
+
+    Raises:
+        ValueError: If it hasn't.
+    """
+    for name in measures:
+        fewest = _FEWEST_WORKERS.get(name, 1)
+        if config.num_workers < fewest:
+            raise ValueError(
+                f"The measure {name!r} compares workers and needs {fewest} or "
+                f"more, got num_workers={config.num_workers}. Use more "
+                "workers (--workers), or leave the measure out."
+            )
+
+
+def measuring_data(
+    measures: Sequence[str], config: RunConfig, images: data.Source
+) -> dict[str, Any]:
+    """Returns the `batch` and the `dataset` that full measures need.
+
+    The batch is the run's first: the same one throughout, so that what changes
+    is the model, and augmented like all others. The full gradient is that of
+    the training examples as they are, not augmented (the paper's Table 1 says
+    so of its own); with `max_steps` they are cut as the test examples are.
+
+    Args:
+        measures: Names of measures.
+        config: What is run.
+        images: The data set.
+    """
+    found: dict[str, Any] = {}
+    if set(measures) & (set(FULL) - {"spectrum"}):
+        found["batch"] = batch_of_step(config, images, 0)
+    if "similarity" in measures:
+        whole = training_set(images)
+        if config.max_steps:
+            whole = whole.take(config.max_steps)
+        found["dataset"] = whole
+    return found
+
+
+def batch_of_step(config: RunConfig, images: data.Source, step: int) -> Any:
+    """Returns the global batch of a run's step, counted from 0."""
+    batches = images.training(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=config.augment,
+        erasing=config.erasing,
+        first_step=step,
+    )
+    return next(iter(batches.take(1)))
+
+
+def training_set(images: data.Source) -> tf.data.Dataset:
+    """Returns every training example once, in order, not augmented."""
+    if isinstance(images, data.Images):
+        swapped = dataclasses.replace(
+            images,
+            test_images=images.train_images,
+            test_labels=images.train_labels,
+        )
+    else:
+        swapped = dataclasses.replace(images, test=images.train)
+    return swapped.evaluation()
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Keeps the whole model as `epoch-0010.keras` and so on, all of them.
+
+    A file is there whole or not at all. With several processes the first one
+    writes.
+
+    Args:
+        directory: Is made when the first one is written.
+        every: Epochs from one to the next.
+    """
+
+    backed_up = ()  # see tf_gnc.callbacks.callback_state
+
+    def __init__(self, directory: Path, every: int) -> None:
+        super().__init__()
+        self._directory, self._every = directory, every
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Saves if it is time."""
+        if (epoch + 1) % self._every:
+            return
+        name = f"epoch-{epoch + 1:04}.keras"
+        draft = self._directory / f".unfinished-{name}"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.model.save(draft)  # All processes take part.
+            if is_chief(self.model.distribute_strategy):
+                os.replace(draft, self._directory / name)
+        finally:
+            draft.unlink(missing_ok=True)

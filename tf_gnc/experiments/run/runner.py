@@ -1,0 +1,236 @@
+"""Runs one configuration and leaves the result in a directory.
+
+The only training loop of the experiments: variation comes in through the
+configuration. It reads no command line, keeps nothing between runs, and may
+be called many times in a process and under any distribution strategy.
+
+Two halves, since their failures mean different things: `prepare` finds out
+all that can be wrong before training, and only then makes the directory;
+`train` does the rest, and keeps what was written if it fails.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import data
+from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.figures import curves
+from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.run import environment
+from tf_gnc.experiments.run.building import (
+    build_datasets,
+    build_model,
+    learning_rates,
+    load_images,
+    steps_of_epoch,
+)
+from tf_gnc.experiments.run.directory import RunFiles
+from tf_gnc.experiments.run.metrics import MetricsLog
+from tf_gnc.experiments.run.placement import Placement, RunPlace
+from tf_gnc.experiments.run.summary import Summary, summarize
+from tf_gnc.step.train_step import GNCTrainStep
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready to start; made by `prepare`.
+
+    Attributes:
+        config: What to run.
+        place: Its directory, claimed, its strategy and its backups.
+        images: The data set, in memory or in its files.
+        steps_per_epoch: Updates in one pass over the training data.
+        schedule: The learning rate as a function of the update.
+        model: Built and compiled.
+    """
+
+    config: RunConfig
+    place: RunPlace
+    images: data.Source
+    steps_per_epoch: int
+    schedule: Callable[[int], Any]
+    model: GNCTrainStep
+
+    @property
+    def files(self) -> RunFiles:
+        """The files of the run's directory."""
+        return self.place.files
+
+
+def run(
+    config: RunConfig,
+    run_dir: str | os.PathLike | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    command: str | None = None,
+    placement: Placement | None = None,
+) -> Summary:
+    """Prepares and trains; see `prepare` and `train`."""
+    return train(prepare(config, run_dir, command, placement), callbacks)
+
+
+def prepare(
+    config: RunConfig,
+    run_dir: str | os.PathLike | None = None,
+    command: str | None = None,
+    placement: Placement | None = None,
+    images: data.Source | None = None,
+) -> PreparedRun:
+    """Makes all that a run needs, its directory and its config.json.
+
+    The weights at the start, the order of the examples and their
+    augmentation follow from the seed, the same for all methods.
+
+    Args:
+        config: What to run. If it is deterministic, TensorFlow stays so for
+            the rest of the process; it can't be told otherwise.
+        run_dir: A new or empty directory. Default: a new one in `runs`,
+            named after the data set, the method and the time.
+        command: The command that asked for the run, kept in config.json.
+        placement: Where the run takes place. Default: the strategy in whose
+            scope the call is made, and no backups.
+        images: Stand for the data set.
+
+    Raises:
+        DatasetNotFoundError: If the data set has not been prepared.
+        ValueError: If the batch is larger than the data set, the replicas
+            don't divide the workers, the run to be taken up is another, or
+            what is to be measured needs more workers.
+        OSError: If the directory is taken, can't be made, or the disk is
+            full.
+    """
+    placement = placement or Placement(tf.distribute.get_strategy())
+    placement.recording.check(config)
+    place = RunPlace(config, run_dir, placement)
+    images = images or load_images(config)
+    steps = steps_of_epoch(config, images)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # The model is the first to draw, so that no method's draws come before.
+    keras.utils.set_random_seed(config.seed)
+    schedule = learning_rates(config, steps)
+    with placement.strategy.scope():
+        model = build_model(config, schedule, images)
+    if config.optimizer == "model":
+        schedule = _RateOf(model.optimizer)
+    place.claim(
+        {
+            "config": config.to_dict(),
+            "command": command,
+            "steps_per_epoch": steps,
+            "environment": environment.environment(),
+        }
+    )
+    return PreparedRun(config, place, images, steps, schedule, model)
+
+
+@dataclasses.dataclass(frozen=True)
+class _RateOf:
+    """The rate of an optimizer that isn't ours, at its next step."""
+
+    optimizer: keras.Optimizer
+
+    def __call__(self, step: int) -> tf.Tensor:
+        """Returns the rate, whatever the step."""
+        del step
+        return tf.convert_to_tensor(self.optimizer.learning_rate)
+
+
+def train(
+    prepared: PreparedRun,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+) -> Summary:
+    """Trains, and leaves the results in the run's directory.
+
+    Writes metrics.jsonl (a row as each epoch ends), model.keras, curves.png
+    and, when all is well, summary.json; and, as the run goes, what the
+    placement's recording asks for. A run that is taken up after it has ended is
+    left as it is.
+
+    Args:
+        prepared: What `prepare` returned; good for one call.
+        callbacks: Go to `fit`, after the runner's own.
+
+    Raises:
+        FloatingPointError: If a gradient or an epoch's loss isn't finite.
+        OSError: If a file can't be written.
+    """
+    config, place = prepared.config, prepared.place
+    files = place.files
+    if place.summary is not None:
+        place.end()
+        return Summary(**place.summary)
+    began = time.perf_counter()
+    log = MetricsLog(files, prepared.schedule)
+    _fit(prepared, log, callbacks)
+    _keep_results(prepared, log)
+    summary = summarize(
+        config,
+        log,
+        num_replicas=place.strategy.num_replicas_in_sync,
+        steps_per_epoch=prepared.steps_per_epoch,
+        seconds=time.perf_counter() - began,
+    )
+    files.write_json("summary.json", summary.to_dict())
+    place.end()
+    return summary
+
+
+def _fit(
+    prepared: PreparedRun,
+    log: MetricsLog,
+    callbacks: Iterable[keras.callbacks.Callback],
+) -> None:
+    """Trains, from where the last backup is if there is one."""
+    config, place = prepared.config, prepared.place
+    backups = place.backups()
+    first_step = sum(backup.first_step() for backup in backups)
+    training, test = build_datasets(
+        config, prepared.images, place.strategy, first_step
+    )
+    recording, run_dir = place.recording, place.files.directory
+    probes = recording.probes(
+        config,
+        prepared.images,
+        run_dir,
+        prepared.steps_per_epoch,
+        first_step,
+    )
+    prepared.model.fit(
+        training,
+        epochs=config.epochs,
+        steps_per_epoch=prepared.steps_per_epoch,
+        validation_data=test,
+        shuffle=False,  # The pipeline has done so.
+        verbose=0,
+        callbacks=[
+            *METHODS[config.method].callbacks(config),
+            *probes,  # Before the log, which writes down their numbers.
+            log,
+            *recording.checkpoints(run_dir),
+            *callbacks,
+            *backups,
+        ],
+    )
+
+
+def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
+    """Writes the model and the curves."""
+    config, place, files = prepared.config, prepared.place, prepared.files
+    if place.is_chief:
+        files.write("model.keras", prepared.model.save)
+    else:  # All take part; what it writes is thrown away.
+        prepared.model.save("model.keras")
+    title = (
+        f"{config.dataset}, {config.model}, {config.method}: "
+        f"{config.num_workers} workers x {config.examples_per_worker}, "
+        f"seed {config.seed}"
+    )
+    files.write(
+        "curves.png", lambda path: curves.draw_curves(log.rows, title, path)
+    )

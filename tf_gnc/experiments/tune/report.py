@@ -1,0 +1,215 @@
+"""A search as a table, and a line to paste.
+
+Takes what was found; knows neither how it was found nor where it is written.
+"""
+
+import csv
+import inspect
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tf_gnc.experiments.compare.table import Table
+from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.tune.search import Search
+from tf_gnc.experiments.tune.trials import Trial, best_of, edges
+
+_NUMBERS = ("val_accuracy", "val_loss", "loss")
+
+
+def make_table(trials: Sequence[Trial], search: Search) -> Table:
+    """Returns the table of a search, a line for each point.
+
+    Args:
+        trials: What came of the points.
+        search: What was searched.
+    """
+    base = search.base
+    title = (
+        f"{base.dataset}, {base.model}, {base.method}: {base.num_workers} "
+        f"workers x {base.examples_per_worker} examples, {base.epochs} "
+        f"epochs; {search.kind} search by {search.objective}"
+    )
+    best = best_of(trials, search)
+    rows = [
+        [
+            *(f"{value:.4g}" for value in trial.point),
+            _plain(trial.displacement),
+            _plain(trial.max_displacement),
+            *(_cell(name, trial) for name in _NUMBERS),
+            "<- best" if trial is best else _fate(trial, search.objective),
+        ]
+        for trial in _ordered(trials)
+    ]
+    header = [
+        *search.names, "displacement", "largest", "val_accuracy, %",
+        "val_loss", "loss", "",
+    ]  # fmt: skip
+    return Table(title, header, rows, _notes(trials, search))
+
+
+def warnings(trials: Sequence[Trial], search: Search) -> list[str]:
+    """Returns what speaks against the choice.
+
+    Args:
+        trials: What came of the points.
+        search: What was searched.
+    """
+    best = best_of(trials, search)
+    if best is None:
+        return []
+    said = []
+    for name, (side, low, high) in edges(best, trials, search).items():
+        flag = f"{'learning_rates' if name == 'learning_rate' else 'alphas'}"
+        count = ""
+        if search.kind == "grid":
+            count = f":{max(3, len(search.space[name]))}"
+        said.append(
+            f"The best {name} lies at the {side} edge of what was tried: a "
+            f"better one may lie beyond. Try --{flag}={low:.3g}:{high:.3g}"
+            f"{count} in another --out_dir."
+        )
+    value = best.value(search.objective)
+    alike = sum(trial.value(search.objective) == value for trial in trials)
+    if alike > 1:
+        said.append(
+            f"{alike} points share the best {search.objective}; among them "
+            "the lowest val_loss decided."
+        )
+    return said
+
+
+def chosen(trials: Sequence[Trial], search: Search) -> dict[str, Any] | None:
+    """Returns the best point, ready to paste; None if all diverged.
+
+    Args:
+        trials: What came of the points.
+        search: What was searched.
+
+    Returns:
+        The values by field; `flags`, for `tf-gnc train`; and `python`, the
+        rule for `compile(noise=...)`.
+    """
+    best = best_of(trials, search)
+    if best is None:
+        return None
+    values = dict(zip(search.names, best.point, strict=True))
+    (run, *_) = search.runs(best.point).values()
+    method = METHODS[run.method]
+    # Of two rules, the one whose coefficient was searched.
+    make = method.first
+    if method.then is not None and "alpha_rnc" in values:
+        make = method.then
+    flags = [f"--{name}={value:.12g}" for name, value in values.items()]
+    return {
+        **values,
+        "flags": " ".join([f"--method={run.method}", *flags]),
+        "python": _constructor(make(run)),
+    }
+
+
+def results(trials: Sequence[Trial], search: Search) -> list[dict[str, Any]]:
+    """Returns a line of plain numbers for each point; accuracies 0 to 1.
+
+    Args:
+        trials: What came of the points.
+        search: What was searched.
+    """
+    best = best_of(trials, search)
+    lines = []
+    for trial in _ordered(trials):
+        line: dict[str, Any] = dict(zip(search.names, trial.point, strict=True))
+        line["displacement"] = trial.displacement
+        line["max_displacement"] = trial.max_displacement
+        for name in _NUMBERS:
+            found = trial.number(name)
+            line[f"{name}_mean"], line[f"{name}_std"] = found.mean, found.std
+        line["seeds"] = len(trial.outcomes)
+        line["diverged"] = trial.num_diverged
+        line["best"] = trial is best
+        lines.append(line)
+    return lines
+
+
+def to_csv(trials: Sequence[Trial], search: Search) -> str:
+    """Returns `results` as CSV."""
+    lines = results(trials, search)
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def _ordered(trials: Iterable[Trial]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: trial.point)
+
+
+def _constructor(rule: Any) -> str:
+    """Returns the call that makes a rule, without what is default."""
+    parameters = inspect.signature(type(rule)).parameters
+    arguments = [
+        f"{name}={value!r}"
+        for name, value in rule.get_config().items()
+        if name != "seed" and value != parameters[name].default
+    ]
+    return f"tf_gnc.{type(rule).__name__}({', '.join(arguments)})"
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _cell(name: str, trial: Trial) -> str:
+    found = trial.number(name)
+    if trial.num_diverged or found.mean is None:
+        return "-"
+    scale, digits = (100, 2) if name == "val_accuracy" else (1, 4)
+    text = f"{scale * found.mean:.{digits}f}"
+    if found.std is not None:
+        text += f" ± {scale * found.std:.{digits}f}"
+    return text
+
+
+def _fate(trial: Trial, objective: str) -> str:
+    if not trial.num_diverged:
+        return ""
+    if len(trial.outcomes) == 1:
+        return f"diverged in epoch {trial.outcomes[0].diverged}"
+    return f"diverged, {trial.num_diverged} of {len(trial.outcomes)} seeds"
+
+
+def _notes(trials: Sequence[Trial], search: Search) -> list[str]:
+    """Returns what has to be said with the table."""
+    notes = [
+        "displacement: ||x_i - x|| / ||x|| of all weights, mean over workers, "
+        "at the end of each epoch; its mean over epochs, and the largest.",
+    ]
+    if search.holdout:
+        notes.append(
+            f"val_: on {search.holdout:.3g} of the training examples, held "
+            "out by seed. The test examples had no say."
+        )
+    else:
+        notes.append(
+            "val_: on the test examples. The choice is made on them, so the "
+            "chosen value's test accuracy flatters."
+        )
+    if search.objective == "loss":
+        notes.append(
+            "loss: at the displaced weights, on the training examples; it "
+            "favours little noise."
+        )
+    if len(search.seeds) == 1:
+        notes.append(
+            "One seed: no standard deviation. Small differences are no "
+            "evidence; --seeds=3 tells more."
+        )
+    else:
+        notes.append(
+            f"±: sample standard deviation (n - 1) over {len(search.seeds)} "
+            "seeds."
+        )
+    if any(trial.num_diverged for trial in trials):
+        notes.append("What diverged, with any seed, is never chosen.")
+    return notes

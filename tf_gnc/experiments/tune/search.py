@@ -1,0 +1,251 @@
+r"""A search for alpha, and perhaps the learning rate, on short runs.
+
+What to try, and on what to choose; in which order is up to tuning_explore.py,
+runs, files and tables to others. All distances are on a logarithmic scale, on
+which alpha and the rate are at home.
+"""
+
+import dataclasses
+import math
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tf_gnc import _check
+from tf_gnc.data.held_out import hold_out
+from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.run.building import (
+    learning_rates,
+    load_images,
+    steps_of_epoch,
+)
+
+KINDS = ("grid", "golden", "tpe")
+
+OBJECTIVES: Mapping[str, str] = types.MappingProxyType(
+    {"val_accuracy": "maximize", "val_loss": "minimize", "loss": "minimize"}
+)
+"""What may decide, and whether more of it is better."""
+
+Point = tuple[float, ...]
+"""A value for each name in `Search.space`, in that order."""
+
+# How many trials, unless somebody says so.
+_TRIALS = {"golden": 8, "tpe": 12}
+
+# What may differ when a search goes on: it changes nothing in the results.
+_INDIFFERENT = ("seed", "threads", "data_dir", "download")
+
+# How the flags call what is searched.
+_FLAGS = {"learning_rate": "--learning_rates"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What to search, and how.
+
+    Attributes:
+        base: All other settings of the runs.
+        space: By field of `RunConfig`: the values of a grid, or the two ends
+            of the range for the other kinds. One field is `alpha` or
+            `alpha_rnc`, a second one may be `learning_rate`.
+        seeds: Each value is tried with all of them; their mean counts.
+        kind: A key of `KINDS`: all values, golden section, or Optuna's
+            tree-structured Parzen estimator.
+        trials: How many values to try. Default: all of a grid, 8 by golden
+            section, 12 by TPE.
+        objective: A key of `OBJECTIVES`, after the last epoch.
+        holdout: Share of the training examples that the choice is made on, in
+            the place of the test examples; 0 for those.
+
+    Raises:
+        ValueError: If a value is out of its range or two don't go together.
+    """
+
+    base: RunConfig
+    space: Mapping[str, tuple[float, ...]]
+    seeds: tuple[int, ...] = (0,)
+    kind: str = "grid"
+    trials: int | None = None
+    objective: str = "val_accuracy"
+    holdout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Validates all of it, and settles the number of trials."""
+        _check.choice("search", self.kind, KINDS)
+        _check.choice("objective", self.objective, OBJECTIVES)
+        _check.real("holdout", self.holdout, minimum=0, maximum=0.5)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(
+                "`seeds` must be different from each other, and at least one, "
+                f"got seeds={list(self.seeds)}."
+            )
+        self._check_names()
+        for name, values in self.space.items():
+            _check_values(_flag(name), values, self.kind)
+        trials = self.trials
+        if self.kind == "grid":
+            if trials is not None:
+                raise ValueError(
+                    "`trials` (--trials) is for --search=golden and "
+                    f"--search=tpe, got trials={trials} with a grid, which "
+                    "tries all its values. Give fewer of them instead."
+                )
+            trials = math.prod(map(len, self.space.values()))
+        elif trials is None:
+            trials = _TRIALS[self.kind]
+        trials = _check.integer(
+            "trials", trials, minimum=2 if self.kind == "golden" else 1
+        )
+        object.__setattr__(self, "trials", trials)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The fields of `RunConfig` that are searched."""
+        return tuple(self.space)
+
+    def runs(self, point: Point) -> dict[str, RunConfig]:
+        """Returns the runs that try a point, one for each seed, by name."""
+        values = dict(zip(self.names, point, strict=True))
+        where = "-".join(f"{name}{v:.12g}" for name, v in values.items())
+        return {
+            f"{where}-seed{seed}": dataclasses.replace(
+                self.base, seed=seed, **values
+            )
+            for seed in self.seeds
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what the results depend on, as JSON can hold it."""
+        content = {
+            "search": self.kind,
+            **{_flag(name)[2:]: list(v) for name, v in self.space.items()},
+            "coefficient": self.names[0],
+            "seeds": list(self.seeds),
+            "trials": self.trials,
+            "objective": self.objective,
+            "holdout": self.holdout,
+        }
+        for name, value in self.base.to_dict().items():
+            if name not in (*_INDIFFERENT, *self.names):
+                content[name] = value
+        return content
+
+    def check(self) -> None:
+        """Loads the data, and prepares it if need be; finds what won't do.
+
+        Raises:
+            DatasetNotFoundError: If the data set has not been prepared.
+            OSError: If it can't be.
+            ValueError: If nothing can be held out of it, a batch is larger
+                than what is left, or the runs are too short.
+        """
+        source = load_images(self.base)
+        if self.holdout:
+            source = hold_out(source, self.holdout, self.seeds[0])
+        learning_rates(self.base, steps_of_epoch(self.base, source))
+
+    def _check_names(self) -> None:
+        coefficient, *others = self.names or ("",)
+        settings = METHODS[self.base.method].settings
+        usable = [n for n in ("alpha", "alpha_rnc") if n in settings]
+        if not usable:
+            raise ValueError(
+                f"method={self.base.method!r} has no noise to tune. Use "
+                "--method=gnc, rnc or gnc_to_rnc."
+            )
+        _check.choice("coefficient", coefficient, usable)
+        if others not in ([], ["learning_rate"]):
+            raise ValueError(
+                "`space` must hold a coefficient and at most a learning_rate, "
+                f"got {list(self.names)}."
+            )
+        if others and self.kind == "golden":
+            raise ValueError(
+                "`learning_rates` (--learning_rates) needs --search=grid or "
+                "--search=tpe: golden section knows one dimension."
+            )
+        if others and self.base.optimizer == "model":
+            raise ValueError(
+                "`learning_rates` (--learning_rates) does nothing with "
+                "optimizer='model', whose rate is its own. Leave it out."
+            )
+
+
+def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
+    """Returns the values that a flag gives for a field.
+
+    Args:
+        name: The field.
+        text: `low:high:number` or values with commas between them for a grid,
+            `low:high` for the other kinds.
+        kind: A key of `KINDS`.
+
+    Raises:
+        ValueError: If it is anything else.
+
+    Example:
+        >>> read_values("alpha", "0.01:1:5", "grid")
+        (0.01, 0.0316, 0.1, 0.316, 1.0)
+        >>> read_values("alpha", "0.05, 0.5", "grid")
+        (0.05, 0.5)
+        >>> read_values("alpha", "1e-3:10", "golden")
+        (0.001, 10.0)
+    """
+    flag = _flag(name)
+    try:
+        numbers = tuple(float(word) for word in re.split("[:,]", text))
+    except ValueError:
+        numbers = ()
+    colons = text.count(":")
+    if kind == "grid":
+        if numbers and not colons:
+            return numbers
+        if len(numbers) == 3 and colons == 2 and numbers[2] in range(2, 1001):
+            _check_values(flag, numbers[:2], "range")
+            return _log_grid(*numbers[:2], int(numbers[2]))
+        wanted = "low:high:number or a list, as in 1e-3:10:9 or 0.05,0.1,0.2"
+    else:
+        if len(numbers) == 2 and colons == 1:
+            return numbers
+        wanted = "low:high, as in 1e-3:10"
+    raise ValueError(
+        f"{flag} must be {wanted}, with --search={kind}, got {flag}={text}."
+    )
+
+
+def _flag(name: str) -> str:
+    return _FLAGS.get(name, "--alphas")
+
+
+def three_digits(value: float) -> float:
+    """Returns three digits of a number: what is shown is what is run."""
+    return float(f"{value:.3g}")
+
+
+def _log_grid(low: float, high: float, count: int) -> tuple[float, ...]:
+    ratio = (high / low) ** (1 / (count - 1))
+    inner = [three_digits(low * ratio**place) for place in range(1, count - 1)]
+    return (low, *inner, high)
+
+
+def _check_values(flag: str, values: Sequence[float], kind: str) -> None:
+    for value in values:
+        if not 0 < value < math.inf:
+            raise ValueError(
+                f"{flag} must be finite and above 0, since its scale is "
+                f"logarithmic, got {value:g}."
+            )
+    if kind == "grid":
+        if not values or len(set(values)) < len(values):
+            raise ValueError(
+                f"{flag} must be different from each other to three digits, "
+                f"and at least one, got {list(values)}."
+            )
+    elif len(values) != 2 or not values[0] < values[1]:
+        raise ValueError(
+            f"{flag} must have its lower end below its upper end, got "
+            f"{':'.join(f'{v:g}' for v in values)}."
+        )

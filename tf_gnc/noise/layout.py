@@ -1,0 +1,89 @@
+"""All trainable weights as one vector, and its filters.
+
+The step treats a model's weights, a worker's gradient and the noise as one
+vector each: one memory row per worker, one subtraction, one mean, and, with
+several replicas, one all-reduce. This file alone knows where each weight lies
+in that vector and which of its elements form a filter.
+
+Symbols   P    number of trainable scalars, the vector's length
+          x_p  the elements of filter p. For a kernel of rank 2 or more a
+               filter is one output channel, the last axis (HWIO kernels,
+               columns of a Dense kernel); a weight of rank 0 or 1 is one
+               filter as a whole
+"""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+class WeightLayout:
+    """Packs weights into one vector and finds the filters in it.
+
+    Args:
+        shapes: Fully known shape of each weight, in order.
+        dtype: Floating-point dtype of the vector.
+
+    Example:
+        >>> layout = WeightLayout([(2, 2), (3,)])
+        >>> vector = layout.pack([tf.constant([[3.0, 0.0], [4.0, 1.0]]),
+        ...                       tf.constant([2.0, 1.0, 2.0])])
+        >>> layout.filter_norms(vector).numpy().tolist()
+        [5.0, 1.0, 5.0, 1.0, 3.0, 3.0, 3.0]
+    """
+
+    def __init__(
+        self, shapes: Sequence[Sequence[int]], dtype: str = "float32"
+    ) -> None:
+        self.shapes = [tuple(int(size) for size in shape) for shape in shapes]
+        self.sizes = [math.prod(shape) for shape in self.shapes]
+        self.size = sum(self.sizes)  # P
+        self.dtype = tf.as_dtype(dtype)
+
+    def pack(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns the tensors' elements as one vector of shape `(P,)`.
+
+        Args:
+            tensors: One tensor per weight, with the layout's shapes and any
+                floating-point dtype.
+        """
+        flat = [
+            tf.reshape(tf.cast(tensor, self.dtype), [size])
+            for tensor, size in zip(tensors, self.sizes, strict=True)
+        ]
+        return tf.concat(flat, axis=0)
+
+    def unpack(self, vector: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the vector of shape `(P,)` as one tensor per weight."""
+        return [
+            tf.reshape(part, shape)
+            for part, shape in zip(
+                tf.split(vector, self.sizes), self.shapes, strict=True
+            )
+        ]
+
+    def filter_norms(self, vector: tf.Tensor) -> tf.Tensor:
+        r"""Returns each element's filter norm, :math:`\|x_p\|`, shape `(P,)`.
+
+        Every element is replaced by the Euclidean norm of the filter that it
+        belongs to, so that filter-wise scaling is a plain product of vectors.
+        """
+        norms = []
+        for part in self.unpack(vector):
+            axes = list(range(max(part.shape.rank - 1, 1)))
+            if part.shape.rank == 0:
+                axes = []
+            squares = tf.reduce_sum(part * part, axes, keepdims=True)
+            norms.append(tf.broadcast_to(tf.sqrt(squares), part.shape))
+        return self.pack(norms)
+
+    def kernel_mask(self) -> tf.Tensor:
+        """Returns 1 for elements of weights of rank 2 or more, else 0."""
+        return tf.concat(
+            [
+                tf.fill([size], tf.cast(len(shape) > 1, self.dtype))
+                for size, shape in zip(self.sizes, self.shapes, strict=True)
+            ],
+            axis=0,
+        )
