@@ -288,7 +288,7 @@ def test_worker_runs__empty_batch__is_refused():
 @pytest.mark.parametrize(
     "batch",
     [None, np.ones((8, 5)), (), (None,), (1, 2, 3, 4), ("a", object())],
-    ids=str,
+    ids=["none", "array", "empty", "without-x", "four-parts", "objects"],
 )
 def test_worker_runs__no_batch__says_what_a_batch_is(batch):
     with pytest.raises(ValueError, match="`batch` must be"):
