@@ -14,7 +14,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from tf_gnc.cli import progress, startup
-from tf_gnc.data.held_out import hold_out
+from tf_gnc.data import hold_out
 from tf_gnc.experiments import Placement, RunConfig, prepare, train
 from tf_gnc.experiments.run.building import load_images
 from tf_gnc.experiments.run.displacement import DisplacementLog

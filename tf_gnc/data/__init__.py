@@ -13,7 +13,7 @@ from tf_gnc.data.pipeline import (
 )
 from tf_gnc.data.preprocess import Preprocess
 from tf_gnc.data.registry import DATASETS, DatasetSettings
-from tf_gnc.data.sources import Images, Source
+from tf_gnc.data.sources import Images, OwnData, Source, hold_out
 
 __all__ = [
     "DATASETS",
@@ -21,9 +21,11 @@ __all__ = [
     "DatasetSettings",
     "ImageNet",
     "Images",
+    "OwnData",
     "Preprocess",
     "Source",
     "evaluation_dataset",
+    "hold_out",
     "load",
     "random_crop",
     "random_erasing",

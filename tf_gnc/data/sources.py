@@ -1,4 +1,4 @@
-"""A data set of pictures in memory, and what a run asks of any data set."""
+"""What a run asks of any data set, and the data sets that lie in memory."""
 
 import dataclasses
 from typing import Protocol
@@ -9,7 +9,9 @@ import tensorflow as tf
 from tf_gnc.data import pipeline
 from tf_gnc.data.registry import DATASETS
 
-_EVALUATION_BATCH = 1000  # Examples; any number gives the same result.
+# Examples; any number gives the same result.
+_EVALUATION_BATCH = 1000
+_OWN_EVALUATION_BATCH = 500
 
 
 class Source(Protocol):
@@ -117,3 +119,122 @@ class Images:
             batch_size=_EVALUATION_BATCH,
             preprocess=DATASETS[self.name].preprocess,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnData:
+    """Arrays of the user's, in memory, as they are: nothing is augmented.
+
+    Args:
+        train: `(x, y)`, with n examples on axis 0 each.
+        test: As `train`.
+    """
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def num_train(self) -> int:
+        """How many examples there are to train on."""
+        return len(self.train[0])
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest label."""
+        return 1 + int(max(self.train[1].max(), self.test[1].max()))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self.train[0].shape[1:]
+
+    def training(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        augment: bool = True,
+        erasing: bool = True,
+        rows: tuple[int, int] | None = None,
+        first_step: int = 0,
+    ) -> tf.data.Dataset:
+        """Returns endless training batches, a function of (seed, step)."""
+        del augment, erasing
+        start, stop = pipeline.check_rows(rows, batch_size)
+        steps = pipeline.steps_per_epoch(self.num_train, batch_size)
+        with tf.device("CPU:0"):
+            x, y = (tf.constant(array) for array in self.train)
+
+        def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            epoch = step // steps
+            seeds = pipeline.example_seeds(seed, epoch, self.num_train)
+            begin = step % steps * batch_size
+            chosen = tf.ensure_shape(
+                seeds[begin + start : begin + stop, 1], [stop - start]
+            )
+            return tf.gather(x, chosen), tf.gather(y, chosen)
+
+        dataset = tf.data.Dataset.counter(first_step)
+        dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+        return dataset.prefetch(2)
+
+    def evaluation(self) -> tf.data.Dataset:
+        """Returns every test example once, in order."""
+        dataset = tf.data.Dataset.from_tensor_slices(self.test)
+        return dataset.batch(_OWN_EVALUATION_BATCH).prefetch(2)
+
+
+def hold_out(source: Source, share: float, seed: int) -> Images | OwnData:
+    """Returns a data set whose test examples are some of those to train on.
+
+    To choose settings by: the accuracy on the real test examples would then
+    no longer be that on examples that played no part.
+
+    Args:
+        source: A data set in memory; its own test examples play no part.
+        share: Of the training examples, above 0 and below 1; rounded, to one
+            example at least.
+        seed: Decides which.
+
+    Raises:
+        ValueError: If the data set isn't in memory, or nothing would be left.
+
+    Example:
+        >>> pictures = np.zeros((10, 1, 1, 1), np.uint8)
+        >>> images = Images(
+        ...     "digits", pictures, np.arange(10), pictures, np.zeros(10), 10)
+        >>> held = hold_out(images, 0.2, seed=0)
+        >>> held.num_train, len(held.test_images)
+        (8, 2)
+        >>> sorted([*held.train_labels, *held.test_labels]) == list(range(10))
+        True
+    """
+    if not isinstance(source, Images | OwnData):
+        raise ValueError(
+            "`holdout` needs a data set in memory, got one that is read from "
+            "its files. Use --holdout=0; the choice is then made on the test "
+            "examples, so that their accuracy comes out too high."
+        )
+    size = source.num_train
+    count = max(1, round(share * size))
+    if count >= size:
+        raise ValueError(
+            "`holdout` must leave examples to train on, got "
+            f"holdout={share:g} of {size} examples."
+        )
+    order = np.random.default_rng(seed).permutation(size)
+    # In their old order, which the seed of a run shuffles anyway.
+    test, train = np.sort(order[:count]), np.sort(order[count:])
+    if isinstance(source, OwnData):
+        x, y = source.train
+        return dataclasses.replace(
+            source, train=(x[train], y[train]), test=(x[test], y[test])
+        )
+    images, labels = source.train_images, source.train_labels
+    return dataclasses.replace(
+        source,
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+    )

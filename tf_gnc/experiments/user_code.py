@@ -4,7 +4,6 @@ The functions take no arguments. `module` is found as `import` would find it,
 in the current directory too.
 """
 
-import dataclasses
 import importlib
 import os
 import re
@@ -16,10 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc.data.pipeline import check_rows, example_seeds, steps_per_epoch
+from tf_gnc.data import OwnData
 from tf_gnc.step.train_step import GNCModel, GNCTrainStep
-
-_EVALUATION_BATCH = 500  # Examples; any number gives the same result.
 
 
 def is_own(name: Any) -> bool:
@@ -35,68 +32,6 @@ def check_own(argument: str, name: str) -> str:
             f"{argument}={name!r}."
         )
     return name
-
-
-@dataclasses.dataclass(frozen=True)
-class OwnData:
-    """Arrays of the user's, in memory, as they are: nothing is augmented.
-
-    Args:
-        train: `(x, y)`, with n examples on axis 0 each.
-        test: As `train`.
-    """
-
-    train: tuple[np.ndarray, np.ndarray]
-    test: tuple[np.ndarray, np.ndarray]
-
-    @property
-    def num_train(self) -> int:
-        """How many examples there are to train on."""
-        return len(self.train[0])
-
-    @property
-    def num_classes(self) -> int:
-        """One more than the largest label."""
-        return 1 + int(max(self.train[1].max(), self.test[1].max()))
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one example."""
-        return self.train[0].shape[1:]
-
-    def training(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        augment: bool = True,
-        erasing: bool = True,
-        rows: tuple[int, int] | None = None,
-        first_step: int = 0,
-    ) -> tf.data.Dataset:
-        """Returns endless training batches, a function of (seed, step)."""
-        del augment, erasing
-        start, stop = check_rows(rows, batch_size)
-        steps = steps_per_epoch(self.num_train, batch_size)
-        with tf.device("CPU:0"):
-            x, y = (tf.constant(array) for array in self.train)
-
-        def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            order = example_seeds(seed, step // steps, self.num_train)[:, 1]
-            begin = step % steps * batch_size
-            chosen = tf.ensure_shape(
-                order[begin + start : begin + stop], [stop - start]
-            )
-            return tf.gather(x, chosen), tf.gather(y, chosen)
-
-        dataset = tf.data.Dataset.counter(first_step)
-        dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
-        return dataset.prefetch(2)
-
-    def evaluation(self) -> tf.data.Dataset:
-        """Returns every test example once, in order."""
-        dataset = tf.data.Dataset.from_tensor_slices(self.test)
-        return dataset.batch(_EVALUATION_BATCH).prefetch(2)
 
 
 def load_data(name: str) -> OwnData:

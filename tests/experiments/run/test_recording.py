@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tf_gnc import data
+from tf_gnc.data import OwnData
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.run.building import build_datasets
 from tf_gnc.experiments.run.recording import (
@@ -14,7 +15,6 @@ from tf_gnc.experiments.run.recording import (
     measuring_data,
     training_set,
 )
-from tf_gnc.experiments.user_code import OwnData
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 import tf_gnc
 from tf_gnc import data
-from tf_gnc.data.held_out import hold_out
+from tf_gnc.data import OwnData, hold_out
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.run.directory import RunFiles
 from tf_gnc.experiments.run.displacement import DisplacementLog
@@ -25,7 +25,6 @@ from tf_gnc.experiments.tune.trials import (
     best_of,
     edges,
 )
-from tf_gnc.experiments.user_code import OwnData
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
-from tf_gnc.data.held_out import hold_out
+from tf_gnc.data import hold_out
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.run.building import (
