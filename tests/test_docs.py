@@ -86,9 +86,9 @@ def test_docstrings__mathematics_and_example__become_markdown():
 
 
 def test_site__links_to_files_outside__are_words(site):
-    text = (site / "method_card" / "index.html").read_text()
-    assert "<code>README.md</code> in the repository" in text
-    assert "../README.md" not in text
+    text = (site / "accuracy" / "index.html").read_text()
+    assert "<code>results/noise.md</code> in the repository" in text
+    assert "../results/noise.md" not in text
 
 
 # The reference.
@@ -284,16 +284,20 @@ def _section(text, heading):
     return re.split(rf"^#{{1,{len(level)}}} ", rest, flags=re.MULTILINE)[0]
 
 
-@pytest.mark.parametrize("heading", ["## Cost", "### Results on CIFAR-10"])
-def test_method_card__our_numbers__are_the_readmes(heading):
+@pytest.mark.parametrize(
+    ("heading", "page"),
+    [("## Cost", "speed"), ("### Results on CIFAR-10", "accuracy")],
+)
+def test_method_card__our_numbers__are_those_of_their_page(heading, page):
     section = _section((DOCS / "method_card.md").read_text(), heading)
     rows = [line for line in section.splitlines() if line.startswith("| ")]
     assert len(rows) >= 3
-    missing = set(rows) - set((ROOT / "README.md").read_text().splitlines())
-    assert missing == set(), "the README has other numbers by now: copy them"
+    text = (DOCS / f"{page}.md").read_text()
+    missing = set(rows) - set(text.splitlines())
+    assert missing == set(), f"{page}.md has other numbers by now: copy them"
 
 
-# The figure.
+# The figures.
 
 
 @pytest.fixture(scope="module")
@@ -321,8 +325,24 @@ def test_figure__imagenet__has_the_numbers_of_table_4(figure):
         assert 0 < rates[4] < rates[3]
 
 
-def test_figure__drawn__is_a_small_png(figure, tmp_path):
-    figure.draw(tmp_path / "new" / "fig6.png")
-    for path in (tmp_path / "new" / "fig6.png", DOCS / "figures" / "fig6.png"):
+def test_results_figure__numbers__are_those_of_the_accuracy_page():
+    table = _section(
+        (DOCS / "accuracy.md").read_text(), "## CIFAR-10 on a laptop"
+    )
+    for seed in range(3):
+        row = re.search(rf"^\| seed {seed} \|(.*)\|$", table, re.MULTILINE)[1]
+        drawn = _script("draw_results").accuracies().values()
+        assert [f"{values[seed]:.2f}" for values in drawn] == [
+            cell.strip() for cell in row.split("|")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [("draw_schedules", "fig6.png"), ("draw_results", "cifar10-laptop.png")],
+)
+def test_figure__drawn__is_a_small_png(script, name, tmp_path):
+    _script(script).draw(tmp_path / "new" / name)
+    for path in (tmp_path / "new" / name, DOCS / "figures" / name):
         content = path.read_bytes()
         assert content.startswith(b"\x89PNG") and len(content) < 100_000

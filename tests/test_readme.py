@@ -25,6 +25,12 @@ def test_readme__keras_example__has_12_lines_and_trains():
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 
+def test_readme__length__is_what_a_visitor_reads():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 220
+    assert "](docs/figures/cifar10-laptop.png)" in text[:400]  # at the top
+
+
 def test_readme__set_up_commands__are_those_that_ci_runs():
     readme = README.read_text()
     ci = (README.parent / ".ci" / "run").read_text()

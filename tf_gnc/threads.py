@@ -19,7 +19,7 @@ def set_threads(num_threads: int | None = None) -> None:
     Workers are independent until their gradients are averaged. On a CPU it is
     faster to run one worker on each core (inter-op threads = cores, intra-op
     threads = 1), as this call arranges, than to spread each worker's
-    operations over all cores, TensorFlow's default. See "Speed" in the README
+    operations over all cores, TensorFlow's default. See docs/speed.md
     for what `benchmarks/step_cost.py` measured.
 
     It changes nothing on a GPU or TPU except for what runs on the host.
