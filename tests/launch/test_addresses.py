@@ -7,9 +7,9 @@ from tf_gnc.launch import addresses
 
 
 def test_tf_config__each_index__same_cluster_and_a_task_of_its_own():
-    addresses = ["a:1", "b:2", "c:3"]
-    configs = [json.loads(addresses.tf_config(addresses, i)) for i in range(3)]
-    assert [c["cluster"] for c in configs] == 3 * [{"worker": addresses}]
+    hosts = ["a:1", "b:2", "c:3"]
+    configs = [json.loads(addresses.tf_config(hosts, i)) for i in range(3)]
+    assert [c["cluster"] for c in configs] == 3 * [{"worker": hosts}]
     assert [c["task"] for c in configs] == [
         {"type": "worker", "index": i} for i in range(3)
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tf_gnc.launch.pool import SideBySide
+from tf_gnc.launch.pool import Pool
 
 
 class Told:
@@ -44,7 +44,7 @@ def _pool(script, tmp_path, jobs=2, cores=None):
         return [sys.executable, "-c", script, name, str(num_cores)]
 
     cores = cores or sorted(os.sched_getaffinity(0))
-    return SideBySide(command, jobs, cores, tmp_path / "logs", told), told
+    return Pool(command, jobs, cores, tmp_path / "logs", told), told
 
 
 REPORT = """
@@ -54,7 +54,7 @@ os.write(pipe, (json.dumps({"text": "here"}) + "\\n").encode())
 """
 
 
-def test_side_by_side__more_names_than_jobs__all_run_a_few_at_a_time(tmp_path):
+def test_pool__more_names_than_jobs__all_run_a_few_at_a_time(tmp_path):
     pool, told = _pool(REPORT, tmp_path)
     pool.run(["a", "b", "c", "d", "e"])
     assert told.names == ["a", "b", "c", "d", "e"]
@@ -65,7 +65,7 @@ def test_side_by_side__more_names_than_jobs__all_run_a_few_at_a_time(tmp_path):
     assert not (tmp_path / "logs").exists()  # They have printed nothing.
 
 
-def test_side_by_side__one_fails__others_go_on_and_its_words_are_kept(
+def test_pool__one_fails__others_go_on_and_its_words_are_kept(
     tmp_path,
 ):
     script = (
@@ -80,7 +80,7 @@ def test_side_by_side__one_fails__others_go_on_and_its_words_are_kept(
     assert sorted(log) == ["first line", "the disk is full", "working"]
 
 
-def test_side_by_side__one_is_killed__says_what_does_that(tmp_path):
+def test_pool__one_is_killed__says_what_does_that(tmp_path):
     script = "import os; os.kill(os.getpid(), 9)"
     pool, told = _pool(script, tmp_path)
     pool.run(["a"])
@@ -90,7 +90,7 @@ def test_side_by_side__one_is_killed__says_what_does_that(tmp_path):
 @pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="needs two cores to split"
 )
-def test_side_by_side__two_cores_two_jobs__each_has_one_of_its_own(tmp_path):
+def test_pool__two_cores_two_jobs__each_has_one_of_its_own(tmp_path):
     script = (
         "import os, sys\n"
         "print(*sorted(os.sched_getaffinity(0)), 'of', sys.argv[2])\n"
@@ -106,7 +106,7 @@ SLEEP = REPORT + "import time\ntime.sleep(1000)\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_side_by_side__told_to_stop__asks_them_to_save_and_starts_no_more(
+def test_pool__told_to_stop__asks_them_to_save_and_starts_no_more(
     number, tmp_path
 ):
     script = (
@@ -127,7 +127,7 @@ def test_side_by_side__told_to_stop__asks_them_to_save_and_starts_no_more(
     assert signal.getsignal(number) == before
 
 
-def test_side_by_side__stopped_twice__kills(tmp_path):
+def test_pool__stopped_twice__kills(tmp_path):
     script = (
         "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEP
     )
@@ -138,7 +138,7 @@ def test_side_by_side__stopped_twice__kills(tmp_path):
     assert told.problems == {"a": "stopped"}
 
 
-def test_side_by_side__an_error_of_ours__leaves_no_process(tmp_path):
+def test_pool__an_error_of_ours__leaves_no_process(tmp_path):
     pool, told = _pool(SLEEP.replace('"here"', "os.getpid()"), tmp_path, jobs=1)
     told.on_report = lambda: 1 / 0
     with pytest.raises(ZeroDivisionError):
@@ -148,8 +148,8 @@ def test_side_by_side__an_error_of_ours__leaves_no_process(tmp_path):
         os.kill(report["text"], 0)
 
 
-def test_side_by_side__cannot_be_started__is_an_error(tmp_path):
-    pool = SideBySide(
+def test_pool__cannot_be_started__is_an_error(tmp_path):
+    pool = Pool(
         lambda *_: [str(tmp_path / "no-such")], 1, [0], tmp_path, Told()
     )
     with pytest.raises(FileNotFoundError):
@@ -159,16 +159,16 @@ def test_side_by_side__cannot_be_started__is_an_error(tmp_path):
 PARENT = """
 import pathlib, sys
 from unittest import mock
-from tf_gnc.launch.pool import SideBySide
+from tf_gnc.launch.pool import Pool
 child, folder = sys.argv[1:]
-SideBySide(
+Pool(
     lambda *_: [sys.executable, "-c", child, folder],
     1, [0], pathlib.Path(folder), mock.MagicMock()
 ).run(["a"])
 """
 
 
-def test_side_by_side__this_process_is_killed__the_others_are_too(tmp_path):
+def test_pool__this_process_is_killed__the_others_are_too(tmp_path):
     child = (
         "import os, pathlib, sys, time\n"
         "draft = pathlib.Path(sys.argv[1], 'draft')\n"

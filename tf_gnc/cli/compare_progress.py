@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 
 class Display:
-    """Is told what the processes do; see `experiments.side_by_side.Listener`.
+    """Is told what the processes do; see `launch.pool.Listener`.
 
     Args:
         console: Where to print.

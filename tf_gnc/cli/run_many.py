@@ -26,7 +26,7 @@ from tf_gnc.experiments.compare.page import to_html
 from tf_gnc.experiments.compare.table import make_table, to_csv
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
-from tf_gnc.launch.pool import SideBySide
+from tf_gnc.launch.pool import Pool
 
 # Flags that say how to carry a comparison out, not what to compare.
 HOW = ("jobs", "out_dir", "threads", "verbose")
@@ -124,7 +124,7 @@ def _carry_out(
 
     log_dir = comparison.directory / "logs"
     with show_comparison(console, len(waiting), describe) as display:
-        pool = SideBySide(command_line, jobs, cores, log_dir, display)
+        pool = Pool(command_line, jobs, cores, log_dir, display)
         pool.run(waiting)
     if pool.stopped_by:
         print(

@@ -27,7 +27,7 @@ from tf_gnc.experiments.tune.explore import explore
 from tf_gnc.experiments.tune.search import OBJECTIVES, Point
 from tf_gnc.experiments.tune.trials import Trial, Tuning
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
-from tf_gnc.launch.pool import SideBySide
+from tf_gnc.launch.pool import Pool
 
 
 class _Stopped(Exception):
@@ -154,7 +154,7 @@ class _Run:
             )
 
         jobs = min(self._jobs, len(waiting))
-        pool = SideBySide(command_line, jobs, self._cores, log_dir, display)
+        pool = Pool(command_line, jobs, self._cores, log_dir, display)
         pool.run(waiting)
         if pool.stopped_by:
             print(

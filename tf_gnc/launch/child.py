@@ -23,7 +23,7 @@ _MOST_CHUNKS = 64
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ProcessSpec:
     """A process to be started.
 
     Attributes:
@@ -46,7 +46,7 @@ class Child:
     through the launcher only, and its own children can be killed with it.
 
     Args:
-        plan: What to start.
+        spec: What to start.
         screen: Where its output goes.
         selector: Gets its pipes; calling a key's data passes output on.
 
@@ -59,24 +59,26 @@ class Child:
     """
 
     def __init__(
-        self, plan: Plan, screen: Screen, selector: selectors.BaseSelector
+        self,
+        spec: ProcessSpec,
+        screen: Screen,
+        selector: selectors.BaseSelector,
     ) -> None:
-        """Starts it."""
-        self.index = plan.index
-        show = functools.partial(screen.show, f"[{plan.index}] ")
-        environment = dict(plan.environment)
+        self.index = spec.index
+        show = functools.partial(screen.show, f"[{spec.index}] ")
+        environment = dict(spec.environment)
         environment.pop(PROGRESS_FD, None)
         self._pipes: list[_Pipe] = []
         with contextlib.ExitStack() as stack:
             inherited = []
-            if screen.has_bar and plan.index == 0:
+            if screen.has_bar and spec.index == 0:
                 reports, theirs = _report_pipe(stack)
                 environment[PROGRESS_FD] = str(theirs)
                 inherited = [theirs]
                 self._pipes.append(_Pipe(reports, screen.move_bar, selector))
-            stack.enter_context(_on_cores(plan.cores))
+            stack.enter_context(_on_cores(spec.cores))
             self.popen = subprocess.Popen(
-                list(plan.command),
+                list(spec.command),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if screen.is_one else subprocess.PIPE,
@@ -125,7 +127,7 @@ class Watchdog:
     )
 
     def __init__(self) -> None:
-        """Starts it, in a session where no signal of a terminal comes."""
+        # In a session of its own no signal of a terminal reaches it.
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", self._SOURCE],
             stdin=subprocess.PIPE,
@@ -135,12 +137,8 @@ class Watchdog:
             start_new_session=True,
         )
 
-    def __enter__(self) -> "Watchdog":
-        """Watches nobody yet."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Lets it go."""
+    def close(self) -> None:
+        """Lets it go, and the processes live."""
         self.watch([])
         self._process.stdin.close()
         self._process.wait()

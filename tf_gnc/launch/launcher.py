@@ -12,13 +12,14 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from tf_gnc import _check
 from tf_gnc.launch import addresses
-from tf_gnc.launch.child import Plan, Watchdog
-from tf_gnc.launch.group import STOP_SIGNALS, Group
+from tf_gnc.launch.child import ProcessSpec
+from tf_gnc.launch.group import Ending, run_together
 from tf_gnc.launch.output import Screen
+from tf_gnc.launch.processes import STOP_SIGNALS, Processes
 
 # What a command ends with that can't be carried out. It won't do better when
 # it is started again.
@@ -27,6 +28,9 @@ _USAGE_EXIT_CODE = 2
 # On several machines the others' processes notice that one is gone only after
 # some seconds. A new process must not meet them before.
 _SECONDS_BETWEEN_CLUSTERS = 15.0
+
+# What is passed on to the processes.
+_SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
 
 # Under this name tf_gnc leaves it to the command line to import TensorFlow.
 # -P, as for an installed script: the current directory is no place to import
@@ -95,10 +99,10 @@ class Launcher:
         command: The words of the command line; see `child_command`.
         processes: How many to start on this machine.
         machines: `host:port` of all machines, the same list on each; see
-            `cluster.machine_addresses`. None if there is only this one.
+            `addresses.machine_addresses`. None if there is only this one.
         machine_rank: This machine's place in `machines`.
         max_restarts: How often to restart a group in which a process died.
-            Those that ended with `cluster.RESTART_EXIT_CODE` don't count.
+            Those that ended with `addresses.RESTART_EXIT_CODE` don't count.
 
     Raises:
         ValueError: If an argument is illegal, or TF_CONFIG is set already.
@@ -116,7 +120,6 @@ class Launcher:
         machine_rank: int | None = None,
         max_restarts: int = 3,
     ) -> None:
-        """Starts nothing yet; see the class."""
         _refuse_tf_config()
         self._command = list(command)
         self._processes = _check.integer("processes", processes, minimum=1)
@@ -142,8 +145,6 @@ class Launcher:
                 maximum=len(machines) - 1,
             )
             self._first_index = rank * processes
-        self._group: Group | None = None
-        self._stopped_by: int | None = None
 
     def run(self) -> int:
         """Runs the processes to their end; call it from the main thread.
@@ -151,29 +152,30 @@ class Launcher:
         Returns:
             0 if all ended with 0, else the exit code of the process that was
             the first not to; 128 + n for signal n. If this process was told
-            to stop by signal n: `cluster.RESTART_EXIT_CODE` if a process
+            to stop by signal n: `addresses.RESTART_EXIT_CODE` if a process
             ended with that, else 128 + n.
 
         Raises:
             OSError: If a process can't be started or the output not written.
         """
         restarts = failures = 0
-        with Screen() as screen, Watchdog() as watchdog, self._signals():
+        with Screen() as screen, Processes(_SIGNALS) as processes:
             while True:
-                with Group(self._plans(restarts), screen, watchdog) as group:
-                    self._run(group)
-                if group.first is None:
+                specs = self._specs(restarts)
+                endings = run_together(specs, processes, screen)
+                failed = [ending for ending in endings if ending.status]
+                if not failed:
                     return 0
-                if self._stopped_by is not None:
-                    return self._code_after_stop(group)
-                code = group.first.code
+                if processes.stopped_by is not None:
+                    return _code_after_stop(processes.stopped_by, endings)
+                code = failed[0].code
                 if code == _USAGE_EXIT_CODE:
                     return code
                 if code != addresses.RESTART_EXIT_CODE:
                     if failures == self._max_restarts:
                         screen.say(
                             f"gives up after {restarts + 1} attempts: "
-                            f"{group.first}"
+                            f"{failed[0]}"
                         )
                         return code
                     failures += 1
@@ -182,29 +184,21 @@ class Launcher:
                     f"restarts the processes; failures so far: {failures}, "
                     f"max_restarts={self._max_restarts}"
                 )
-                self._wait_for_other_machines()
-                if self._stopped_by is not None:
-                    return self._code_after_stop(group)
+                self._wait_for_other_machines(processes)
+                if processes.stopped_by is not None:
+                    return _code_after_stop(processes.stopped_by, endings)
 
-    def _run(self, group: Group) -> None:
-        self._group = group
-        group.start()
-        if self._stopped_by is not None:
-            # It came while they were being started.
-            group.forward(self._stopped_by)
-        group.watch()
-
-    def _plans(self, restarts: int) -> list[Plan]:
+    def _specs(self, restarts: int) -> list[ProcessSpec]:
         """Returns what to start."""
-        addresses = self._addresses
-        if addresses is None and self._processes > 1:
+        hosts = self._addresses
+        if hosts is None and self._processes > 1:
             ports = addresses.free_ports(self._processes)
-            addresses = [f"127.0.0.1:{port}" for port in ports]
+            hosts = [f"127.0.0.1:{port}" for port in ports]
         shares: list[set[int] | None] = [None] * self._processes
         if self._processes > 1 and hasattr(os, "sched_getaffinity"):
             cores = os.sched_getaffinity(0)
             shares = list(addresses.split_cores(cores, self._processes))
-        plans = []
+        specs = []
         for index, share in enumerate(shares, start=self._first_index):
             environment = {
                 **os.environ,
@@ -214,42 +208,23 @@ class Launcher:
             }
             if self._addresses is None:  # Another machine's would differ.
                 environment["TF_GNC_LAUNCHED"] = self._began
-            if addresses is not None:
-                environment["TF_CONFIG"] = addresses.tf_config(addresses, index)
-            plans.append(Plan(index, self._command, environment, share))
-        return plans
+            if hosts is not None:
+                environment["TF_CONFIG"] = addresses.tf_config(hosts, index)
+            specs.append(ProcessSpec(index, self._command, environment, share))
+        return specs
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Takes the signals that are for the processes."""
-        before = {}
-        for number in (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGUSR2):
-            # What is ignored (nohup) stays so, here and in the processes.
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, self._on_signal)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self._stopped_by is None and number in STOP_SIGNALS:
-            self._stopped_by = number
-        if self._group is not None:
-            self._group.forward(number)
-
-    def _code_after_stop(self, group: Group) -> int:
-        if addresses.RESTART_EXIT_CODE in group.codes:
-            return addresses.RESTART_EXIT_CODE
-        return 128 + self._stopped_by
-
-    def _wait_for_other_machines(self) -> None:
+    def _wait_for_other_machines(self, processes: Processes) -> None:
         if self._addresses is None:
             return
         end = time.monotonic() + _SECONDS_BETWEEN_CLUSTERS
-        while time.monotonic() < end and self._stopped_by is None:
+        while time.monotonic() < end and processes.stopped_by is None:
             time.sleep(0.1)
+
+
+def _code_after_stop(number: int, endings: Sequence[Ending]) -> int:
+    if any(e.code == addresses.RESTART_EXIT_CODE for e in endings):
+        return addresses.RESTART_EXIT_CODE
+    return 128 + number
 
 
 def _refuse_tf_config() -> None:

@@ -7,22 +7,14 @@ this one, however it ends.
 import contextlib
 import json
 import os
-import selectors
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tf_gnc.launch.addresses import split_cores
-from tf_gnc.launch.child import Child, Plan, Watchdog
-from tf_gnc.launch.group import STOP_SIGNALS
-
-# How long to wait for output before looking whether a process has ended.
-_TICK = 0.1
-
-# How long a process may take to save its run when it is told to stop.
-_SECONDS_TO_SAVE = 60.0
+from tf_gnc.launch.child import Child, ProcessSpec
+from tf_gnc.launch.processes import SECONDS_TO_SAVE, Processes
 
 
 class Listener(Protocol):
@@ -32,7 +24,7 @@ class Listener(Protocol):
         """A process has been started."""
 
     def moved(self, name: str, report: Mapping[str, Any]) -> None:
-        """It has said how far it is; see `distribute.output.PROGRESS_FD`."""
+        """It has said how far it is; see `launch.output.PROGRESS_FD`."""
 
     def ended(self, name: str, problem: str | None) -> None:
         """It has ended; `problem` says why, unless all is well."""
@@ -41,7 +33,7 @@ class Listener(Protocol):
         """This process was told to stop and waits for the others to end."""
 
 
-class SideBySide:
+class Pool:
     """Runs one process for each name.
 
     Args:
@@ -64,21 +56,17 @@ class SideBySide:
         log_dir: Path,
         listener: Listener,
     ) -> None:
-        """Starts nothing yet; see the class."""
         self.stopped_by: int | None = None
         self._command = command
         self._shares = split_cores(cores, jobs)
         self._log_dir = log_dir
         self._listener = listener
-        self._running: dict[str, tuple[Child, _Output, set[int]]] = {}
-        self._deadline = float("inf")
-        self._told_of_stop = False
 
     def run(self, names: Sequence[str]) -> None:
         """Runs all; call it from the main thread.
 
         A signal to stop is passed on as SIGTERM, at which a run saves where
-        it is; a second one kills the processes.
+        it is; a SIGINT after that kills the processes.
 
         Args:
             names: In the order in which they are started.
@@ -87,102 +75,42 @@ class SideBySide:
             OSError: If a process can't be started.
         """
         waiting, free = list(names), list(self._shares)
-        with (
-            selectors.DefaultSelector() as selector,
-            Watchdog() as watchdog,
-            self._signals(),
-        ):
-            try:
-                while self._running or (waiting and not self.stopped_by):
-                    while waiting and free and not self.stopped_by:
-                        self._start(waiting.pop(0), free.pop(0), selector)
-                        self._tell(watchdog)
-                    for key, _ in selector.select(_TICK):
-                        key.data()
-                    self._mind_the_stop()
-                    free += self._collect()
-                    self._tell(watchdog)
-            finally:
-                self._kill()
-                for child, _, _ in self._running.values():
-                    child.popen.wait()
-                    child.close()
+        running: dict[Child, tuple[str, _Output, set[int]]] = {}
+        with Processes(stop_signal=signal.SIGTERM) as processes:
+            while processes or (waiting and not processes.stopped_by):
+                while waiting and free and not processes.stopped_by:
+                    name, share = waiting.pop(0), free.pop(0)
+                    output = self._output(name)
+                    spec = self._spec(name, share)
+                    child = processes.start(spec, output)
+                    running[child] = name, output, share
+                    self._listener.started(name)
+                ended = processes.wait()
+                if processes.stopped_by and not self.stopped_by:
+                    self.stopped_by = processes.stopped_by
+                    processes.kill_after(SECONDS_TO_SAVE)
+                    self._listener.stopping()
+                for child, status in ended:
+                    name, output, share = running.pop(child)
+                    free.append(share)
+                    problem = _problem(status, output.last_error)
+                    if status and self.stopped_by:
+                        problem = "stopped"
+                    self._listener.ended(name, problem)
 
-    def _start(
-        self, name: str, share: set[int], selector: selectors.BaseSelector
-    ) -> None:
+    def _spec(self, name: str, share: set[int]) -> ProcessSpec:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        output = _Output(
+        pinned = share if hasattr(os, "sched_setaffinity") else None
+        # Index 0 is the one that reports how far it is.
+        words = self._command(name, len(share))
+        return ProcessSpec(0, words, environment, pinned)
+
+    def _output(self, name: str) -> "_Output":
+        return _Output(
             self._log_dir / f"{name}.log",
             lambda report: self._listener.moved(name, report),
         )
-        pinned = share if hasattr(os, "sched_setaffinity") else None
-        # Index 0 is the one that reports how far it is.
-        plan = Plan(0, self._command(name, len(share)), environment, pinned)
-        child = Child(plan, output, selector)
-        self._running[name] = child, output, share
-        self._listener.started(name)
-        if self.stopped_by:  # It came in the meantime.
-            child.popen.terminate()
-
-    def _collect(self) -> list[set[int]]:
-        """Takes out those that have ended; returns their cores."""
-        free = []
-        for name, (child, output, share) in list(self._running.items()):
-            status = child.popen.poll()
-            if status is None:
-                continue
-            child.kill()  # what it has left running
-            child.drain()
-            child.close()
-            del self._running[name]
-            free.append(share)
-            problem = None
-            if status and self.stopped_by:
-                problem = "stopped"
-            elif status:
-                problem = _problem(status, output.last_error)
-            self._listener.ended(name, problem)
-        return free
-
-    def _tell(self, watchdog: Watchdog) -> None:
-        watchdog.watch([c.popen.pid for c, _, _ in self._running.values()])
-
-    def _kill(self) -> None:
-        for child, _, _ in list(self._running.values()):
-            child.kill()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Takes the signals to stop."""
-        before = {}
-        for number in STOP_SIGNALS:
-            # What is ignored (nohup) stays so.
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, self._on_signal)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _mind_the_stop(self) -> None:
-        # Not the signal handler's business, which must not print.
-        if self.stopped_by and not self._told_of_stop:
-            self._told_of_stop = True
-            self._listener.stopping()
-        if time.monotonic() >= self._deadline:
-            self._kill()
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        if self.stopped_by:
-            self._kill()
-            return
-        self.stopped_by = number
-        self._deadline = time.monotonic() + _SECONDS_TO_SAVE
-        for child, _, _ in list(self._running.values()):
-            child.popen.terminate()
 
 
 class _Output:
@@ -219,14 +147,16 @@ class _Output:
             self._move(json.loads(reports[-1]))
 
 
-def _problem(status: int, last_error: str) -> str:
-    """Says in a line why a process ended as it did."""
+def _problem(status: int, last_error: str) -> str | None:
+    """Says in a line why a process ended as it did, unless all is well."""
+    if status == 0:
+        return None
     if status > 0:
         return last_error or f"it ended with code {status}"
     text = f"it was ended by signal {-status}"
     if status == -signal.SIGKILL:
         text += (
-            ", as the system does when memory runs out: fewer side by side "
-            "(--jobs) need less"
+            ", as the system does when memory runs out. Fewer runs side by "
+            "side (--jobs) need less memory"
         )
     return text
