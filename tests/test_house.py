@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib
 import pathlib
 import re
@@ -169,6 +170,7 @@ def test_private_attributes__of_others__stand_in_one_folder(module):
         assert foreign == set()
 
 
+@functools.cache
 def _defined_here():
     """All names that the package's own files define."""
     names = {part for module in SOURCES for part in module.split(".")}
@@ -208,6 +210,7 @@ def test_setup_py__only_a_shim__has_two_lines():
     ]
 
 
+@functools.cache
 def _docstrings(module):
     """Pairs of a dotted name and its docstring."""
 
@@ -217,7 +220,7 @@ def _docstrings(module):
             if isinstance(child, ast.FunctionDef | ast.ClassDef):
                 yield from visit(f"{name}.{child.name}", child)
 
-    yield from visit(module.removesuffix(".__init__"), TREES[module])
+    return list(visit(module.removesuffix(".__init__"), TREES[module]))
 
 
 @EVERY_MODULE
