@@ -24,6 +24,7 @@ FLOORS = {
         "_batch",
         "_check",
         "_keras_compat",
+        "_registration",
         "_version",
         "_versions",
         "threads",

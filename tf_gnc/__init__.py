@@ -10,11 +10,9 @@ The versions of TensorFlow and Keras are checked before either is imported.
 """
 
 import importlib
-import pathlib
-import sys
 from typing import Any
 
-from tf_gnc import _versions
+from tf_gnc import _registration, _versions
 from tf_gnc._version import __version__
 
 _versions.check()
@@ -32,6 +30,7 @@ _EXPORTS = {
     "distribute": None,
     "doctor": None,
     "experiments": None,
+    "losses": None,
     "models": None,
     "optimizers": None,
     "schedules": None,
@@ -57,9 +56,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Importing these registers the classes that `.keras` files name. The command
-# line imports them itself, once it has quieted TensorFlow's log and read its
-# flags, so that `tf-gnc --help` answers at once.
-if pathlib.Path(*sys.argv[:1]).stem not in ("tf-gnc", "tf-gnc-script"):
-    for _name in ("GNCModel", "optimizers", "schedules"):
-        __getattr__(_name)
+_registration.register_with_keras()

@@ -70,7 +70,8 @@ def check_identity(generation: Generation, model: keras.Model) -> None:
     Raises:
         ValueError: If it isn't, with the two values.
     """
-    theirs, ours = generation.contents["identity"], identity(model)
+    theirs = _without_modules(generation.contents["identity"])
+    ours = identity(model)
     for name, value in ours.items():
         other = theirs.get(name)
         if other == value:
@@ -129,7 +130,7 @@ def restore(generation: Generation, model: keras.Model) -> None:
     """Gives a built model everything that a backup holds of it."""
     arrays = generation.arrays(MODEL)
     kept = generation.contents
-    if _as_json(model.noise_rule) != kept["rule"]:
+    if _as_json(model.noise_rule) != _without_modules(kept["rule"]):
         model.noise_rule = _from_json(kept["rule"])
     model.noise_alpha = kept["alpha"]
     plan = model.step_plan
@@ -236,7 +237,17 @@ def _local_replicas(strategy: tf.distribute.Strategy) -> int:
 
 
 def _as_json(rule: Any) -> Any:
-    return None if rule is None else keras.saving.serialize_keras_object(rule)
+    """Returns a rule's class, as registered with Keras, and arguments."""
+    if rule is None:
+        return None
+    return _without_modules(keras.saving.serialize_keras_object(rule))
+
+
+def _without_modules(config: Any) -> Any:
+    """Leaves out where classes were defined, which says nothing of a run."""
+    if not isinstance(config, Mapping):
+        return config
+    return {k: _without_modules(v) for k, v in config.items() if k != "module"}
 
 
 def _from_json(config: Any) -> Any:

@@ -1,0 +1,80 @@
+"""Classes that `.keras` files name are known, in whatever order of imports."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+ARCHIVE = ROOT / "tests" / "old_files" / "ea66dae.zip"
+
+_LOAD = """
+for name in sys.argv[1:]:
+    print(type(keras.models.load_model(name)).__name__)
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Files with a model, a rule, optimizers, schedules and a loss of ours."""
+    folder = tmp_path_factory.mktemp("old")
+    shutil.unpack_archive(ARCHIVE, folder)
+    return [
+        str(folder / f"model_{name}.keras") for name in ("smoothed", "momentum")
+    ]
+
+
+def _run(tmp_path, script, arguments):
+    """Runs a script that is called tf-gnc.py and returns what it prints."""
+    path = tmp_path / "tf-gnc.py"
+    path.write_text(script)
+    result = subprocess.run(
+        [sys.executable, path, *arguments],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        },
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_import__script_of_our_name_and_keras_last__loads_our_files(
+    tmp_path, files
+):
+    script = """
+import sys
+import tf_gnc
+print("keras" in sys.modules)
+import importlib.util
+importlib.util.find_spec("keras")  # Looking for Keras isn't importing it.
+import keras
+"""
+    printed = _run(tmp_path, script + _LOAD, files)
+    assert printed == ["False", "GNCModel", "GNCModel"]
+
+
+def test_import__a_module_of_ours_imports_keras_first__loads_our_files(
+    tmp_path, files
+):
+    script = """
+import sys
+from tf_gnc.step import trainer
+import keras
+"""
+    assert _run(tmp_path, script + _LOAD, files[:1]) == ["GNCModel"]
+
+
+def test_import__only_the_package__brings_neither_keras_nor_tensorflow(
+    tmp_path,
+):
+    script = "import sys, tf_gnc; print('keras' in sys.modules)"
+    script += "; print('tensorflow' in sys.modules)"
+    assert _run(tmp_path, script, []) == ["False", "False"]
