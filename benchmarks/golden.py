@@ -1,0 +1,403 @@
+"""Proves that a change changes nothing in the numbers.
+
+    python benchmarks/golden.py check --base=COMMIT [--only=gnc,own] [--jobs=2]
+    python benchmarks/golden.py record
+    python benchmarks/golden.py check
+
+Runs the same short trainings on a commit and on the working tree and compares
+each number in metrics.jsonl and probe.jsonl but times, and a hash of the final
+weights, bit for bit. A commit's results are kept in ~/.cache/tf_gnc_golden for
+this machine, these versions and this file. `record` keeps the tree's numbers
+in a file, with which `check` compares if it is given no commit: bit for bit on
+such a machine, else losses alone, to a relative 1e-5.
+
+Exits with 1 if anything differs, with 2 if it can't be found out.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).resolve()
+_CACHE = Path.home() / ".cache" / "tf_gnc_golden"
+_TREE = "TF_GNC_GOLDEN_TREE"  # In the environment: where tf_gnc must lie.
+_SMALL = "--workers=8 --batch_size=64 --epochs=4 --max_steps=2 "
+_LARS = f"{_SMALL}--optimizer=lars --learning_rate=2 --alpha=0.1 "
+_LARGE = "--data_dir=DATA --workers=4 --batch_size=16 --epochs=3 --max_steps=2 "
+_OWN = "--data_fn=golden:load --model_fn=golden:build "
+
+COMMANDS = {  # name: flags of `tf-gnc train`
+    "dpsgd": f"{_SMALL}--method=dpsgd",
+    "rnc": f"{_SMALL}--method=rnc",
+    "gnc": f"{_SMALL}--method=gnc --seed=1 --alpha=0.3",
+    "gnc_to_rnc": f"{_SMALL}--method=gnc_to_rnc --switch_epoch=2",
+    "bounds": f"{_SMALL}--max_displacement=0.01 --nobatch_norm --scaling=none "
+    "--noinclude_vectors --dtype=mixed_float16",
+    "lars_paper": f"{_LARS}--lars_variant=paper --noise_rate=layer",
+    "lars_tf_models": f"{_LARS}--lars_variant=tf_models --schedule=polynomial",
+    "lars_mlperf": f"{_LARS}--lars_variant=mlperf --schedule=constant",
+    "lars_larc": f"{_LARS}--lars_variant=larc --noise_rate=layer",
+    "resnet32": f"{_LARGE}--dataset=cifar10 --model=resnet32",
+    "resnet50": f"{_LARGE}--dataset=imagenet2012 --image_size=64 --alpha=0.1 "
+    "--noise_rate=layer --label_smoothing=0.1 --collapse_epoch=2",
+    "own": f"{_SMALL}{_OWN}--optimizer=model",
+    "probe": f"{_SMALL}{_OWN}--probe=noise_norm,relative_displacement,"
+    "loss_spread,gradient_noise_scale,similarity,spectrum",
+    "replicas": f"{_SMALL}--strategy=none",
+    "processes": f"{_SMALL}{_OWN}",
+    "resume": "--workers=8 --batch_size=64 --epochs=3 --max_steps=4 "
+    "--backup=3 --method=gnc_to_rnc --switch_epoch=1",
+}
+_REPLICAS = {"replicas": 2}  # On logical CPUs.
+_KILL_AFTER = {"resume": 7}  # Steps: in mid-epoch, one past a backup.
+_BEFORE = {"processes": "launch --processes=2 --max_restarts=0 --"}
+_TIMES = ("seconds", "per_second", "throughput", "time")
+
+Result = dict[str, Any]  # {"rows": [...], "weights": hash} or {"failed": text}
+
+
+def run(name: str, tree: Path, scratch: Path) -> Result:
+    """Carries out one command on a tree and returns what came out."""
+    began = time.monotonic()
+    run_dir = scratch / name
+    flags = COMMANDS[name].replace("DATA", str(scratch / "data")).split()
+    if name not in _KILL_AFTER:
+        flags.append("--backup=never")
+    words = [*_BEFORE.get(name, "").split(), "train", "--deterministic"]
+    words += [*flags, f"--run_dir={run_dir}"]
+    starts = [(0, words, 0)]
+    if name in _KILL_AFTER:
+        starts = [(_KILL_AFTER[name], words, -signal.SIGKILL)]
+        starts.append((0, [*words, "--resume"], 0))
+    for kill_after, arguments, wanted in starts:
+        how = [_REPLICAS.get(name, 1), kill_after]
+        code, output = _start_child([*how, *arguments], tree, scratch)
+        if code != wanted:
+            return {"failed": f"exit code {code}\n{output[-3000:]}"}
+    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return {"rows": _rows(run_dir), "weights": _weights(run_dir)}
+
+
+def _start_child(words: list, tree: Path, scratch: Path) -> tuple[int, str]:
+    """Calls `child` with a tree's tf_gnc; returns exit code and output."""
+    alone = ("TF_CONFIG", "SLURM_", "TF_GNC_", "PYTHON")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(alone)}
+    env["PYTHONPATH"] = f"{tree}{os.pathsep}{_HERE.parent}"
+    # Compiled once for all commands, wherever the packages may lie.
+    env["PYTHONPYCACHEPREFIX"] = str(scratch / "compiled")
+    env[_TREE] = str(tree)
+    done = subprocess.run(
+        [sys.executable, str(_HERE), "child", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=scratch,
+        env=env,
+    )
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def child(replicas: str, kill_after: str, *words: str) -> int:
+    """Calls `tf-gnc` in a process of its own."""
+    if words[0] == "prepare":
+        return prepare(words[1])
+    sys.argv = ["tf-gnc", *words]  # tf_gnc looks at its name.
+    check_tree()
+    from tf_gnc.cli.main import main
+
+    with contextlib.ExitStack() as stack:
+        if int(replicas) > 1:
+            stack.enter_context(_mirrored(int(replicas)))
+        if int(kill_after):
+            _kill_after(int(kill_after))
+        return main(words)
+
+
+def check_tree() -> None:
+    """Raises unless tf_gnc is the one to be tried."""
+    import tf_gnc
+
+    if not Path(tf_gnc.__file__).is_relative_to(os.environ[_TREE]):
+        raise RuntimeError(f"{tf_gnc.__file__} isn't in {os.environ[_TREE]}.")
+
+
+def _mirrored(count: int) -> contextlib.AbstractContextManager:
+    """Returns the scope of a strategy, which `--strategy=none` takes."""
+    import tensorflow as tf
+
+    import tf_gnc
+
+    tf_gnc.set_threads()
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * count,
+    )
+    devices = [f"CPU:{number}" for number in range(count)]
+    return tf_gnc.distribute.make_strategy("mirrored", devices=devices).scope()
+
+
+def _kill_after(steps: int) -> None:
+    import keras
+
+    ended, counted = keras.callbacks.CallbackList.on_train_batch_end, []
+
+    def end(self: Any, *args: Any, **kwargs: Any) -> None:
+        ended(self, *args, **kwargs)
+        counted.append(args)
+        if len(counted) == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    keras.callbacks.CallbackList.on_train_batch_end = end
+
+
+def prepare(data: str) -> int:
+    """Writes tiny data sets with the names and forms of the real ones."""
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    for name, version, test, encoding in (
+        ("cifar10", "3.0.2", "test", "png"),
+        ("imagenet2012", "5.1.0", "validation", "jpeg"),
+    ):
+        rng, splits = np.random.default_rng(3), {}
+        for split in ("train", test):
+            images = rng.integers(0, 256, (48, 4, 4, 3), "uint8")
+            images = images.repeat(8, axis=1).repeat(8, axis=2)
+            columns = {"image": images, "label": rng.integers(0, 10, 48)}
+            splits[split] = tf.data.Dataset.from_tensor_slices(columns)
+        image = tfds.features.Image(shape=(32, 32, 3), encoding_format=encoding)
+        label = tfds.features.ClassLabel(num_classes=10)
+        tfds.dataset_builders.TfDataBuilder(
+            name=name,
+            version=version,
+            features=tfds.features.FeaturesDict(
+                {"image": image, "label": label}
+            ),
+            split_datasets=splits,
+            data_dir=data,
+        ).download_and_prepare()
+    return 0
+
+
+def load() -> tuple:
+    """Returns pictures, for `--data_fn`."""
+    import numpy as np
+
+    check_tree()
+    rng = np.random.default_rng(7)
+    y = rng.integers(0, 5, 192)
+    x = rng.normal(y[:, None, None, None] / 5, size=(192, 8, 8, 3))
+    x = x.astype("float32")
+    return (x[:128], y[:128]), (x[128:], y[128:])
+
+
+def build() -> Any:
+    """Returns a network and an optimizer, for `--model_fn`."""
+    from keras import Sequential, layers, losses, optimizers
+
+    convolution = layers.Conv2D(8, 3, activation="relu")
+    parts = [layers.Input((8, 8, 3)), convolution, layers.BatchNormalization()]
+    parts += [layers.Flatten(), layers.Dropout(0.2), layers.Dense(5)]
+    model, loss = Sequential(parts), losses.SparseCategoricalCrossentropy(True)
+    model.compile(optimizers.Adam(0.01), loss)
+    return model
+
+
+def _rows(run_dir: Path) -> list[tuple[str, Any]]:
+    """Returns the place and value of each number of a run but times."""
+    numbers = []
+    for name in ("metrics.jsonl", "probe.jsonl"):
+        path = run_dir / name
+        for line in path.read_text().splitlines() if path.exists() else []:
+            row = json.loads(line)
+            step = "step" if "step" in row else "epoch"
+            place = f"{name}, {step} {row[step]}: "
+            numbers += [(place + key, value) for key, value in _flat(row)]
+    return numbers
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict | list):
+        listed = isinstance(value, list)
+        for name, item in enumerate(value) if listed else sorted(value.items()):
+            if listed or not any(word in name for word in _TIMES):
+                yield from _flat(item, f"{key}.{name}".lstrip("."))
+    elif not isinstance(value, str):
+        yield key, value
+
+
+def _weights(run_dir: Path) -> str:
+    """Returns a hash of a model's weights, whatever their names."""
+    import h5py
+
+    found = []
+
+    def add(path: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer"):
+            array = item[()]
+            about = f"{array.dtype} {array.shape} ".encode()
+            found.append(hashlib.sha256(about + array.tobytes()).hexdigest())
+
+    with zipfile.ZipFile(run_dir / "model.keras") as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content) as file:
+        file.visititems(add)
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+
+
+def facts() -> dict[str, Any]:
+    """Returns what the bits may depend on besides the code."""
+    packages = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
+    cpu = Path("/proc/cpuinfo").read_text().splitlines()
+    return {
+        "processor": [x for x in cpu if "model name" in x or "flags" in x][:2],
+        "cores": os.cpu_count(),
+        "threads": len(os.sched_getaffinity(0)),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def run_all(names: list[str], tree: Path, jobs: int) -> dict[str, Result]:
+    """Carries commands out, some at a time."""
+    with tempfile.TemporaryDirectory(prefix="tf-gnc-golden-") as folder:
+        scratch = Path(folder)
+        if any("DATA" in COMMANDS[name] for name in names):
+            words = [1, 0, "prepare", scratch / "data"]
+            code, output = _start_child(words, tree, scratch)
+            if code:
+                _fail(f"the data can't be prepared: {output[-3000:]}")
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            results = pool.map(lambda name: run(name, tree, scratch), names)
+            return dict(zip(names, results, strict=True))
+
+
+def run_base(
+    names: list[str], tree: Path, commit: str, jobs: int
+) -> dict[str, Result]:
+    """Returns a commit's results, from the cache as far as it has them."""
+    about = json.dumps(facts()).encode() + _HERE.read_bytes()
+    key = f"{commit}-{hashlib.sha256(about).hexdigest()[:12]}"
+    kept = {name: _CACHE / key / f"{name}.json" for name in names}
+    missing = [name for name in names if not kept[name].exists()]
+    results = {}
+    if missing:
+        with tempfile.TemporaryDirectory(prefix="tf-gnc-golden-") as folder:
+            base = Path(folder).resolve() / "base"
+            _git(tree, "worktree", "add", "--detach", str(base), commit)
+            try:
+                results = run_all(missing, base, jobs)
+            finally:
+                _git(tree, "worktree", "remove", "--force", str(base))
+    for name, result in results.items():
+        if "failed" in result:
+            _fail(f"{commit} can't do {name}: {result['failed']}")
+        kept[name].parent.mkdir(parents=True, exist_ok=True)
+        draft = kept[name].with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(result))
+        draft.replace(kept[name])
+    return {name: json.loads(kept[name].read_text()) for name in names}
+
+
+def _git(tree: Path, *words: str) -> str:
+    words = ["git", "-C", str(tree), *words]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        _fail(f"{' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _fail(text: str) -> None:
+    print(f"golden: error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def difference(old: Result, new: Result, exact: bool) -> str | None:
+    """Returns the first difference in words, None if there is none."""
+    if "failed" in new:
+        return new["failed"]
+    was, now = dict(old["rows"]), dict(new["rows"])
+    for key in [*was, *(key for key in now if key not in was)]:
+        a, b = was.get(key, "nothing"), now.get(key, "nothing")
+        close = isinstance(a, float) and isinstance(b, float)
+        close = close and math.isclose(a, b, rel_tol=1e-5)
+        loose = not exact and (close or not key.endswith("loss"))
+        if repr(a) != repr(b) and not loose:
+            return f"{key}: {a!r}, now {b!r}"
+    if exact and old["weights"] != new["weights"]:
+        return f"weights: {old['weights'][:12]}, now {new['weights'][:12]}"
+    return None
+
+
+def check(names: list[str], given: argparse.Namespace) -> int:
+    """Compares, prints the table and returns the exit code."""
+    exact, what = True, given.file
+    if given.base:
+        commit = f"{given.base}^{{commit}}"
+        commit = _git(given.tree, "rev-parse", "--verify", commit)
+        base, what = None, f"base {commit[:7]}"
+        base = run_base(names, given.tree, commit, given.jobs)
+    else:
+        kept = json.loads(Path(given.file).read_text())
+        base, exact = kept["results"], kept["facts"] == facts()
+        if set(names) - set(base):
+            _fail(f"{what} lacks {sorted(set(names) - set(base))}")
+    results, equal = run_all(names, given.tree, given.jobs), 0
+    for name in names:
+        found = difference(base[name], results[name], exact)
+        equal += found is None
+        print(f"{name:<16}{found or 'equal'}")
+    how = "bit for bit" if exact else "in losses to 1e-5, on another machine,"
+    print(f"golden: {equal} of {len(names)} equal {how} ({what})")
+    return int(equal < len(names))
+
+
+def record(names: list[str], given: argparse.Namespace) -> int:
+    """Writes the tree's numbers to a file."""
+    results = run_all(names, given.tree, given.jobs)
+    for name, result in results.items():
+        if "failed" in result:
+            _fail(f"{name}: {result['failed']}")
+    text = json.dumps({"facts": facts(), "results": results}, indent=0)
+    Path(given.file).write_text(text + "\n")
+    return 0
+
+
+def main() -> int:
+    """Reads the flags and does what they ask for."""
+    if sys.argv[1:2] == ["child"]:
+        return child(*sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("act", choices=["check", "record"])
+    parser.add_argument("--base", help="a commit to compare with")
+    parser.add_argument("--only", help="names, separated by commas")
+    parser.add_argument("--jobs", type=int, default=1, help="at a time")
+    parser.add_argument("--file", default=str(_HERE.with_suffix(".json")))
+    parser.add_argument("--tree", type=Path, default=_HERE.parents[1])
+    given = parser.parse_args()
+    given.tree = given.tree.resolve()
+    names = given.only.split(",") if given.only else list(COMMANDS)
+    if set(names) - set(COMMANDS):
+        _fail(f"--only must name some of {', '.join(COMMANDS)}")
+    return {"check": check, "record": record}[given.act](names, given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
