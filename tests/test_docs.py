@@ -235,7 +235,7 @@ def _commands(text):
         inner = inner if inner.split(" ")[0] in COMMANDS else ""
         for part in filter(None, (words, inner)):
             command, *rest = part.split()
-            flags = re.findall(r"--([a-z_]+)", " ".join(rest))
+            flags = re.findall(r"--([a-z_]+(?:\.[a-z_]+)?)", " ".join(rest))
             yield command, flags
 
 
@@ -249,7 +249,9 @@ def _unknown_flags(text):
         yield from (f"{command} --{f}" for f in flags if f not in known)
     # A flag alone, as in `--resume`, is one of some command's.
     everywhere = set().union(*map(_flags_of, COMMANDS))
-    alone = re.findall(r"`--([a-z_]+)", re.sub(r"```.*?```", "", text))
+    alone = re.findall(
+        r"`--([a-z_]+(?:\.[a-z_]+)?)", re.sub(r"```.*?```", "", text)
+    )
     yield from (f"--{name}" for name in alone if name not in everywhere)
 
 
