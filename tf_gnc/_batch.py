@@ -35,8 +35,8 @@ def rows(data: Any, worker: tf.Tensor, workers_per_replica: int) -> Any:
     return _map_tensors(take, data)
 
 
-def share(data: Any, part: int, num_parts: int) -> Any:
-    """Returns one of several parts of a batch, as even as can be.
+def part_of(data: Any, part: int, num_parts: int) -> Any:
+    """Returns one of several parts of a batch, as even as possible.
 
     Args:
         data: As for `rows`, with any number of rows.
@@ -44,7 +44,7 @@ def share(data: Any, part: int, num_parts: int) -> Any:
         num_parts: Parts to cut the rows into, in their order.
 
     Example:
-        >>> share(tf.range(5), 1, 2).numpy()
+        >>> part_of(tf.range(5), 1, 2).numpy()
         array([2, 3, 4], dtype=int32)
     """
 

@@ -1,4 +1,4 @@
-"""Argument validators that all speak in one error format.
+"""Checks of arguments, all with errors of one form.
 
 Every message says what came, what is needed and how to mend it, and every
 validator returns the value it was given in the plain Python type that the

@@ -1,4 +1,4 @@
-"""The version guard: fails early, and says what to install.
+"""Checks versions first of all, and says what to install.
 
 Looks at installed packages' metadata, so it imports neither TensorFlow nor
 Keras, which another version could make fail in obscure ways.
@@ -52,7 +52,7 @@ def check() -> None:
 
 
 def _backend() -> tuple[str, str]:
-    """Returns the backend that Keras is about to take, and who says so."""
+    """Returns the backend that Keras will use, and what has set it."""
     backend = os.environ.get("KERAS_BACKEND")
     if backend:
         return backend, f"KERAS_BACKEND={backend}"

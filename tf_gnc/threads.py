@@ -14,7 +14,7 @@ def num_cores() -> int:
 
 
 def set_threads(num_threads: int | None = None) -> None:
-    """Gives each core a worker of its own; call it before anything else.
+    """Sets TensorFlow's threads: one worker on each core. Call it first.
 
     Workers are independent until their gradients are averaged. On a CPU it is
     faster to run one worker on each core (inter-op threads = cores, intra-op
@@ -61,7 +61,7 @@ def set_threads(num_threads: int | None = None) -> None:
             "`tf_gnc.set_threads` came too late: TensorFlow has started with "
             f"{threading.get_inter_op_parallelism_threads()} inter-op and "
             f"{threading.get_intra_op_parallelism_threads()} intra-op threads "
-            "(0 stands for its own choice), and can't change them. Call it "
+            "(0 means its own choice), and can't change them. Call it "
             "first in your script, before any tensor, data set, model or "
             "strategy is made."
         ) from error

@@ -159,7 +159,7 @@ def _train_graph(model, strategy):
         )
         if name == "multi_step_on_iterator"
     )
-    iterator = iter(sharding.share(data, strategy))
+    iterator = iter(sharding.keep_own_rows(data, strategy))
     return steps.get_concrete_function(iterator).graph
 
 

@@ -81,7 +81,7 @@ def _kinds(x, y, strategy):
         "py_dataset": {"x": _PyDataset(x, y)},
         "generator": {"x": generator(), "steps_per_epoch": STEPS},
         "own_rows": {
-            "x": sharding.deal_out(make_rows, B, strategy),
+            "x": sharding.make_own_rows(make_rows, B, strategy),
             "steps_per_epoch": STEPS,
         },
         "weighted_arrays": {
@@ -455,13 +455,13 @@ def test_share__two_replicas__each_has_the_next_rows():
     with problems.mirrored(2):
         strategy = tf.distribute.get_strategy()
     data = tf.data.Dataset.range(14).batch(6)
-    shared = sharding.share(data, strategy)
+    shared = sharding.keep_own_rows(data, strategy)
     assert _of_replicas(shared, 3) == [
         [[0, 1, 2], [3, 4, 5]],
         [[6, 7, 8], [9, 10, 11]],
         [[12], [13]],
     ]
-    loaded = sharding.share(data, strategy, lambda chosen: chosen * 10)
+    loaded = sharding.keep_own_rows(data, strategy, lambda chosen: chosen * 10)
     assert _of_replicas(loaded, 1) == [[[0, 10, 20], [30, 40, 50]]]
 
 
@@ -473,7 +473,7 @@ def test_deal_out__one_process__is_all_rows(strategy):
         asked.append((begin, end))
         return tf.data.Dataset.range(begin, end)
 
-    assert _values(sharding.deal_out(make_rows, 3, strategy)) == [0, 1, 2]
+    assert _values(sharding.make_own_rows(make_rows, 3, strategy)) == [0, 1, 2]
     assert asked == [(0, 3)]
 
 

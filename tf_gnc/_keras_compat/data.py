@@ -1,4 +1,4 @@
-"""Private names behind what `fit` trains on, and where it begins."""
+"""Private names that decide what `fit` trains on, and where it begins."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras.src.trainers.data_adapters import data_adapter as _data_adapter
 
 
 def set_initial_epoch(model: keras.Model, epoch: int | None) -> None:
-    """Has the `fit` under way begin with an epoch; None for its own choice.
+    """Makes the running `fit` begin with an epoch; None for its own choice.
 
     Why: Keras's own callback for backups says it this way, from
     `on_train_begin`; there is no public one.

@@ -25,7 +25,7 @@ def on_this_replica(variable: tf.Variable) -> tf.Variable:
 
 
 def in_several_processes(strategy: tf.distribute.Strategy) -> bool:
-    """Tells whether a strategy's replicas live in several processes.
+    """Tells whether a strategy's replicas are in several processes.
 
     Why: a MultiWorkerMirroredStrategy with a cluster of one behaves as a
     MirroredStrategy, and which of the two it is stands in a private place.

@@ -1,4 +1,4 @@
-"""What the noise does: the measurements of the paper, section 3 and A.6.
+"""Measurements of the loss and the noise: the paper's sections 3 and A.6.
 
     similarity  cosine of the mean and the full gradient       Fig. 3(b)
     spectrum    eigenvalues of the noise's covariance          Fig. 4(a)

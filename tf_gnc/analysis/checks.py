@@ -1,4 +1,4 @@
-"""What the measures accept, and the errors for what they don't.
+"""Checks of what the measures are given.
 
 Knows models, batches, data sets and rules as arguments; measures nothing.
 """
@@ -133,7 +133,7 @@ def num_rows(batch: Any) -> int:
 
 
 def number(value: float) -> float | None:
-    """Returns a float that JSON can hold: None for what isn't finite."""
+    """Returns a float for JSON: None for what isn't finite."""
     return float(value) if math.isfinite(value) else None
 
 

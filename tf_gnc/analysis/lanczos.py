@@ -1,4 +1,4 @@
-"""Largest eigenvalues of a matrix that is only known by its products.
+"""Largest eigenvalues of a matrix known only by its products with vectors.
 
 Knows a function from vector to vector; neither models nor TensorFlow.
 """

@@ -1,4 +1,4 @@
-"""What one worker does at weights of the caller's choosing.
+"""One worker's losses and gradients at weights that the caller chooses.
 
 It displaces them as the plan says, calls the model in a scope that keeps all
 assignments from it, and differentiates its own mean loss. This file knows one

@@ -1,4 +1,4 @@
-r"""In how many directions the noise goes: eigenvalues of its covariance.
+r"""In how many directions the noise points: eigenvalues of its covariance.
 
 Symbols   M, V   workers, workers per replica (tf_gnc.step.workers)
           P      number of trainable scalars (tf_gnc.noise.layout)

@@ -1,4 +1,4 @@
-"""The workers of a training step, run to look and not to train.
+"""Runs the workers of a training step without training.
 
 The same pieces as in the step: the plan's displacement, each worker's rows,
 its stateless scope, its own mean loss. But the weights are the caller's, and
@@ -42,7 +42,7 @@ class Sweep(NamedTuple):
 
 
 class WorkerRuns:
-    """Losses and gradients of a model's workers at weights of your choice.
+    """Losses and gradients of a model's workers at any weights.
 
     Workers call the model in training mode, as in the training step: each
     normalises with its own rows and draws, from the seeds of the coming step,
@@ -172,12 +172,12 @@ class WorkerRuns:
         size = self.rows_per_worker * self.plan.per_replica
         num_rows = checks.num_rows(batch)
 
-        def share(context: tf.distribute.experimental.ValueContext) -> Any:
+        def rows_of(context: tf.distribute.experimental.ValueContext) -> Any:
             begin = min(context.replica_id_in_sync_group * size, num_rows)
             return _batch.between(batch, begin, min(begin + size, num_rows))
 
         return self._strategy.experimental_distribute_values_from_function(
-            share
+            rows_of
         )
 
     def _run(

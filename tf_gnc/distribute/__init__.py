@@ -1,4 +1,4 @@
-"""Strategies, clusters and the launcher: where a run's processes live.
+"""Strategies and clusters: which devices and processes a run uses.
 
 The launcher starts processes and has no use for TensorFlow, so the names that
 need it are imported when they are first asked for.

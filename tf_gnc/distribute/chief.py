@@ -1,4 +1,4 @@
-"""One process writes: what the others do instead.
+"""Only one process writes files: what the others do instead.
 
 Saving a model reads variables that live on all replicas, which takes all
 processes, so all of them save; but only the chief, the first one, writes where
@@ -31,7 +31,7 @@ _WRITERS = (
 def writable(
     path: str | os.PathLike, strategy: tf.distribute.Strategy
 ) -> Iterator[str | os.PathLike]:
-    """Yields where this process is to write what was meant for `path`.
+    """Yields the path to which this process must write instead of `path`.
 
     Args:
         path: Where the chief writes.
@@ -51,7 +51,7 @@ def only_one_writes(
     callbacks: list[Any] | keras.callbacks.CallbackList,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Leaves out, in all processes but the chief, what would write or print.
+    """Removes what would write or print, in all processes but the chief.
 
     Args:
         arguments: Those of `fit`, by name; changed in place.

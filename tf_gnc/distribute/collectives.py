@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other outside the training step.
+"""Messages between the processes of a run, outside the training step.
 
 Every function here must be called by all processes, in the same order: each
 waits for the others. With a single process all of them return at once.
@@ -20,7 +20,7 @@ _lingers: list[bool] = []
 
 
 def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
-    """Returns what each process has passed, in the order of the processes.
+    """Returns each process's number, in the order of the processes.
 
     Args:
         strategy: The strategy of the run.
@@ -34,7 +34,7 @@ def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
 
 
 def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
-    """Returns the number that the first process has passed."""
+    """Returns the first process's number."""
     return gather(strategy, number)[0]
 
 
@@ -53,7 +53,7 @@ def barrier(strategy: tf.distribute.Strategy, good: bool = True) -> list[int]:
 
 
 def linger_at_exit() -> None:
-    """Has this process stay for a moment after its last line.
+    """Keeps this process alive for a moment after its last line.
 
     What a collective sends is fetched by the others. A process that ends as
     soon as it has fetched its own share takes away what another is about to
@@ -65,7 +65,7 @@ def linger_at_exit() -> None:
 
 
 def take_sigterm_back() -> None:
-    """Has SIGTERM do again what Python knows of: end the process, mostly.
+    """Gives SIGTERM back to Python's handler, which mostly ends the process.
 
     TensorFlow's runtime for several processes takes the signal for itself and
     then does nothing with it, so that the process could not be ended by it.
@@ -79,8 +79,8 @@ def take_sigterm_back() -> None:
 @functools.cache  # Each new function would be traced anew.
 def _gather_function(strategy: tf.distribute.Strategy) -> Callable:
     @tf.function
-    def share(number: tf.Tensor) -> tf.Tensor:
+    def gather_on_all(number: tf.Tensor) -> tf.Tensor:
         mine = strategy.run(lambda: tf.identity(number))
         return strategy.gather(mine, axis=0)
 
-    return share
+    return gather_on_all

@@ -1,4 +1,4 @@
-"""What launchers leave in the environment: TF_CONFIG, Slurm, a TPU's name.
+"""The cluster as environment variables describe it: TF_CONFIG, Slurm, TPU.
 
 Finds out where a run's other processes are. It makes no strategy.
 """
@@ -21,7 +21,7 @@ class Cluster:
     Attributes:
         jobs: Each job's addresses, `host:port`.
         task_type: This process's job.
-        task_id: Its place in that job, from 0.
+        task_id: Its index in that job, from 0.
     """
 
     jobs: dict[str, list[str]]

@@ -80,12 +80,12 @@ def examples_of(arrays: Any) -> Callable[[tf.Tensor], Any]:
     return load
 
 
-def share(
+def keep_own_rows(
     dataset: tf.data.Dataset,
     strategy: tf.distribute.Strategy,
     load: Callable[[tf.Tensor], Any] | None = None,
 ) -> tf.distribute.DistributedDataset:
-    """Deals the rows of global batches out to the replicas of all processes.
+    """Gives each replica of every process its own rows of global batches.
 
     Args:
         dataset: Yields global batches, the same in all processes.
@@ -103,7 +103,7 @@ def share(
             # One after another: TensorFlow hands each replica the next.
             joined, *others = (
                 tf.data.Dataset.from_tensors(
-                    _batch.share(batch, replica, replicas)
+                    _batch.part_of(batch, replica, replicas)
                 )
                 for replica in range(first, first + local)
             )
@@ -121,12 +121,12 @@ def share(
     return strategy.distribute_datasets_from_function(own_rows)
 
 
-def deal_out(
+def make_own_rows(
     make_rows: Callable[[int, int], tf.data.Dataset],
     batch_size: int,
     strategy: tf.distribute.Strategy | None,
 ) -> Any:
-    """Has each process make its own rows of the global batches, and no others.
+    """Makes only this process's rows of the global batches.
 
     Args:
         make_rows: Takes a range `(a, b)`; returns an endless data set of rows
@@ -178,7 +178,7 @@ def check_same(
 
 
 def _endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Says that a data set has no end, which TensorFlow has lost sight of.
+    """Marks a data set as endless, which TensorFlow no longer knows.
 
     The processes would have to agree before each step that it goes on.
     """

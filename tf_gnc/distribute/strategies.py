@@ -82,9 +82,9 @@ def make_strategy(
 
 
 def process_index(strategy: tf.distribute.Strategy) -> int:
-    """Returns this process's place among the strategy's, 0 if it is alone.
+    """Returns this process's index in the strategy, 0 if it is alone.
 
-    It is the place of its replicas, too: the chief's come first, then those
+    Its replicas are in the same order: the chief's come first, then those
     of the workers.
     """
     jobs = _jobs(strategy)

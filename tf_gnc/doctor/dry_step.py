@@ -198,7 +198,7 @@ def _rows_of_process(
     local = replicas // context.num_input_pipelines
     first = context.input_pipeline_id * local
     joined, *others = (
-        tf.data.Dataset.from_tensors(_batch.share(data, replica, replicas))
+        tf.data.Dataset.from_tensors(_batch.part_of(data, replica, replicas))
         for replica in range(first, first + local)
     )
     for other in others:

@@ -1,4 +1,4 @@
-"""What the residual networks are made of: stock Keras layers, set up alike."""
+"""The parts of the residual networks: stock Keras layers with our settings."""
 
 import dataclasses
 
@@ -51,13 +51,13 @@ def conv_norm(
     gamma: str = "ones",
     name: str,
 ) -> keras.KerasTensor:
-    """Returns a convolution, batch-normalized if it is to be.
+    """Returns a convolution, with batch normalization if asked for.
 
     Args:
         x: Features of shape `(N, H, W, C)`.
         filters: Channels of the result.
         kernel_size: Rows and columns of the kernel, odd.
-        norm: Settings of the normalization; None for a bias in its place.
+        norm: Settings of the normalization; None for a bias instead of it.
         stride: Step between windows.
         gamma: How the normalization's gamma starts, "ones" or "zeros".
         name: Prefix of the layers' names.

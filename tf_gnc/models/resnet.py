@@ -40,7 +40,7 @@ def shortcut_identity(
     Args:
         x: Features of shape `(N, H, W, C)`, symbolic or not.
         filters: Channels of the result, at least C.
-        stride: Take every so-manieth row and column, the first included.
+        stride: Take every `stride`-th row and column, from the first on.
 
     Returns:
         Features of shape `(N, ceil(H / stride), ceil(W / stride), filters)`

@@ -151,10 +151,10 @@ class LARS(MomentumSGD):
             if classic_momentum is None
             else _check.boolean("classic_momentum", classic_momentum)
         )
-        self._refuse_what_means_nothing(own)
+        self._refuse_unused_arguments(own)
 
-    def _refuse_what_means_nothing(self, own: trust.Variant) -> None:
-        """Raises on a choice that the variant doesn't leave."""
+    def _refuse_unused_arguments(self, own: trust.Variant) -> None:
+        """Refuses arguments that mean nothing with the variant."""
         if self.clip and not own.clips:
             raise ValueError(
                 "`clip` must be False or None but for LARC, got clip=True "
@@ -172,7 +172,7 @@ class LARS(MomentumSGD):
     def exclude_from_weight_decay(
         self, var_list: Any = None, var_names: Any = None
     ) -> None:
-        """Refuses: what is excluded this way would not be saved.
+        """Raises an error: what is excluded this way would not be saved.
 
         Raises:
             ValueError: Always.

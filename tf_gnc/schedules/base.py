@@ -89,7 +89,7 @@ def rate_at(
 
 
 def to_config(schedule: LearningRateSchedule | float) -> dict | float:
-    """Returns an inner schedule as what may stand in a configuration."""
+    """Returns an inner schedule in the form that a configuration holds."""
     if callable(schedule):
         return keras.saving.serialize_keras_object(schedule)
     return schedule

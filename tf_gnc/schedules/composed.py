@@ -1,4 +1,4 @@
-r"""How another schedule begins and how it ends: warm-up and final collapse.
+r"""Schedules around another one: warm-up before it, final collapse after it.
 
 Both hold a schedule, ours or one of Keras's, and call it at the absolute
 step. They know nothing of how it comes by its rate.
@@ -26,7 +26,7 @@ from tf_gnc.schedules.base import (
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
 class WarmUp(ExactSchedule):
-    r"""Climbs in a straight line to another schedule, then follows it.
+    r"""Rises in a straight line to another schedule, then follows it.
 
     .. math:: \eta_t = s + (\eta'(T_w) - s) \, t / T_w \quad (t < T_w), \qquad
               \eta_t = \eta'(t) \quad (t \ge T_w)

@@ -1,4 +1,4 @@
-r"""Rates that fall: in steps, or along a polynomial.
+r"""Learning rates that fall: in steps, or along a polynomial.
 
 They know neither warm-ups nor epochs.
 

@@ -157,7 +157,7 @@ def _prepare_data(
         )
         adapter = None  # The data have no end.
     if several:
-        dataset = sharding.share(dataset, strategy, load)
+        dataset = sharding.keep_own_rows(dataset, strategy, load)
     elif load is not None:
         dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
         dataset = dataset.prefetch(tf.data.AUTOTUNE)

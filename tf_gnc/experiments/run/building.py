@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import data, models
-from tf_gnc.distribute.sharding import deal_out
+from tf_gnc.distribute.sharding import make_own_rows
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.user_code import (
@@ -234,6 +234,6 @@ def build_datasets(
             first_step=first_step,
         )
 
-    training = deal_out(make_rows, config.batch_size, strategy)
+    training = make_own_rows(make_rows, config.batch_size, strategy)
     test = images.evaluation()
     return training, test.take(config.max_steps) if config.max_steps else test
