@@ -1,4 +1,4 @@
-"""What a callback remembers between batches: counters, best values, weights.
+"""The state of callbacks: counters, best values, weights.
 
 Keras's callbacks keep it in plain attributes and have no common way to save
 it. So: every attribute made of numbers, texts, lists and mappings of them is
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 State = tuple[dict[str, Any], dict[str, np.ndarray]]
-"""Callbacks' attributes by the callbacks' names: as JSON, and the arrays."""
+"""Attributes of callbacks, by the callbacks' names: as JSON, and the arrays."""
 
 # What Keras or the run itself puts there anew. Keras turns the sign of
 # `min_delta` together with a function, which isn't kept.
@@ -26,7 +26,7 @@ def capture(
     callbacks: list[keras.callbacks.Callback],
     settled: State = ({}, {}),
 ) -> State:
-    """Returns what the callbacks remember.
+    """Returns the state of the callbacks.
 
     Args:
         callbacks: Whose state to keep.
@@ -57,7 +57,7 @@ def put_back(
     kept: State,
     settled: State = ({}, {}),
 ) -> None:
-    """Gives callbacks their state back; one without a state keeps its own.
+    """Restores the state of callbacks; one without a saved state keeps its own.
 
     Args:
         callbacks: Who gets it.
@@ -82,7 +82,7 @@ def put_back(
 
 
 def _named(callbacks: list) -> list[tuple[str, Any]]:
-    """Names each callback by its class and its place among its like."""
+    """Names each callback by its class and its number within that class."""
     count: dict[str, int] = {}
     named = []
     for callback in callbacks:

@@ -63,7 +63,7 @@ def arguments(
     batch: Any,
     dataset: Any,
 ) -> dict[str, dict[str, Any]]:
-    """Returns the measures that were asked for, and what each is called with.
+    """Returns the chosen measures, each with its arguments.
 
     Args:
         measures: Names, or names with keyword arguments.
@@ -80,7 +80,7 @@ def arguments(
         measures = {name: {} for name in measures}
     if not measures:
         raise ValueError(
-            "`measures` must name a measure at least, got none. Choose from "
+            "`measures` must name at least one measure, got none. Choose from "
             f"{', '.join([*CHEAP, *FULL])}."
         )
     shared = {"batch": batch, "dataset": dataset}
@@ -144,7 +144,7 @@ def scalars(name: str, value: Any) -> dict[str, float]:
 
 
 def as_json(value: Any) -> Any:
-    """Returns a value with None for each number that JSON has no word for."""
+    """Returns a value with None for each number that isn't finite, for JSON."""
     if isinstance(value, Mapping):
         return {key: as_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

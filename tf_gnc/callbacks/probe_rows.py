@@ -1,4 +1,4 @@
-"""The rows of a probe, one line of JSON each, in a file that outlives a run.
+"""The rows of a probe: a file with one line of JSON for each.
 
 Knows steps and lines. What else a row holds is up to others.
 """
@@ -32,7 +32,7 @@ class ProbeRows:
         self.path = directory / "probe.jsonl"
 
     def take_up(self, step: int, same_run: bool) -> None:
-        """Makes room for the rows of the steps to come.
+        """Prepares the file for the rows of later steps.
 
         A run that goes on writes its rows after `step` anew, so those there
         are cut off. Those of another run are kept in a file beside.
@@ -68,7 +68,7 @@ class ProbeRows:
         )
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a row and hands it to the system at once."""
+        """Adds a row and flushes it at once."""
         line = json.dumps(row, allow_nan=False) + "\n"
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line)

@@ -52,7 +52,7 @@ def contents(
 
 
 def identity(model: keras.Model) -> dict[str, Any]:
-    """Returns what a run can't change on its way, by name."""
+    """Returns what must be the same when a run is resumed, by name."""
     optimizer = model.optimizer
     return {
         # Not by their paths, which count the layers made before.
@@ -127,7 +127,7 @@ def write(
 
 
 def restore(generation: Generation, model: keras.Model) -> None:
-    """Gives a built model everything that a backup holds of it."""
+    """Restores everything that a backup holds of a built model."""
     arrays = generation.arrays(MODEL)
     kept = generation.contents
     if _as_json(model.noise_rule) != _without_modules(kept["rule"]):
@@ -143,7 +143,7 @@ def restore(generation: Generation, model: keras.Model) -> None:
 
 
 def restore_metrics(generation: Generation, model: keras.Model) -> None:
-    """Gives the metrics what they had counted; `fit` resets them before."""
+    """Restores the metrics' state; `fit` resets them before."""
     strategy = model.distribute_strategy
     kept = generation.contents
     files = [f"process-{p}" for p in range(kept["num_processes"])]
@@ -167,7 +167,7 @@ def restore_metrics(generation: Generation, model: keras.Model) -> None:
 def restore_callbacks(
     generation: Generation, callbacks: list, settled: callback_state.State
 ) -> None:
-    """Gives the callbacks their state.
+    """Restores the callbacks' state.
 
     Args:
         generation: The backup.

@@ -1,4 +1,4 @@
-"""Cuts, mirrors and overwrites pictures as it is told, many at once.
+"""Cuts, mirrors and overwrites many pictures at once.
 
 No random numbers here: tf_gnc.data.augment draws them. All functions take
 uint8 pictures of shape (n, height, width, channels), all but n static.

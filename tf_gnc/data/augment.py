@@ -1,4 +1,4 @@
-"""Augmentations: a picture and a seed in, a picture out.
+"""Augmentations: functions of a picture and a seed.
 
 Each function is pure and works picture by picture: row i of the result
 depends on picture i and seed i alone, never on the other rows, on threads or
@@ -99,9 +99,9 @@ def random_erasing(
 
     Paper: Zhong et al. (2017), arXiv:1708.04896, Algorithm 1, with the
     hyperparameters of its CIFAR experiments as defaults.
-    Deviation from the paper: Algorithm 1 draws size and place together, again
-    and again until the rectangle lies inside the picture. Here, as in the
-    authors' published code, only the size is drawn again and the place is
+    Deviation from the paper: Algorithm 1 draws size and position together,
+    again and again until the rectangle lies inside the picture. Here, as in
+    the authors' published code, only the size is drawn again and the position is
     then uniform; and the sizes are 8 candidates, of which the first that is
     smaller than the picture in both directions counts. If none is, the
     picture stays whole (once in 10**10 pictures with the defaults).
@@ -202,7 +202,7 @@ def _interval(name: str, value: tuple[float, float]) -> tuple[float, float]:
 def _batch(
     images: tf.Tensor, seeds: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, int]:
-    """Returns a batch of pictures, its seeds, and the rank to go back to."""
+    """Returns a batch of pictures, its seeds, and the rank to restore."""
     images, seeds = tf.convert_to_tensor(images), tf.convert_to_tensor(seeds)
     rank = images.shape.rank
     if images.dtype != tf.uint8 or rank not in (3, 4):

@@ -1,4 +1,4 @@
-r"""Raw records in random order, from files too large for memory.
+r"""Records in random order, from files too large for memory.
 
 What comes at a step is a function of (seed, step) alone, given the files and
 the batch size: not of how many processes read, or of where the run began. And
@@ -19,7 +19,7 @@ Knows nothing of what a record holds. No Python runs inside the data set.
 Symbols   n      number of examples
           lane   counts from 0; see above
           piece  a range of one file's records
-          index  of an example: its place when the files are read in order
+          index  of an example: its position when the files are read in order
 """
 
 import dataclasses

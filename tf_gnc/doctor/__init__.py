@@ -1,4 +1,4 @@
-"""Is the noise on, is it right, and does it fit: checks that measure.
+"""Checks that the noise is on, is right, and fits into memory.
 
 Noise that is silently off trains like plain large-batch SGD and raises no
 error. The checks know no data sets and print nothing.

@@ -1,11 +1,11 @@
-"""What was looked at, in words."""
+"""The results of checks, in words."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         name: What, in a word or two.
@@ -30,7 +30,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether all is well."""
+        """Whether all checks passed."""
         return all(check.ok for check in self.checks)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Where a model's workers run, and the memory that their noise takes.
+"""Which devices a model's workers use, and the memory of their noise.
 
 Computed before any step is taken, so that a run that can't fit needn't fail
 to be found out.
@@ -24,7 +24,7 @@ from tf_gnc.step.train_step import GNCTrainStep
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Where a model's workers run.
+    """Which devices a model's workers use.
 
     Attributes:
         strategy: Name of the strategy's class.
@@ -75,7 +75,7 @@ class MemoryForecast:
 
 
 def setup_of(model: GNCTrainStep) -> Setup:
-    """Returns where the workers of a compiled model run."""
+    """Returns which devices the workers of a compiled model use."""
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
     per_replica = workers.per_replica(model.num_workers, replicas)
@@ -111,7 +111,7 @@ def memory_forecast(model: GNCTrainStep) -> MemoryForecast:
 
 
 def check_memory(model: GNCTrainStep) -> Check:
-    """Checks that the machine has the memory which the noise will take.
+    """Checks that the machine has enough memory for the noise.
 
     On GPUs and TPUs, whose free memory TensorFlow doesn't tell, it only says
     how much that is.

@@ -1,4 +1,4 @@
-"""Who is in a cluster: addresses, TF_CONFIG, and each process' cores.
+"""The addresses of a cluster, its TF_CONFIG, and each process's cores.
 
 Pure functions of numbers and text, `free_ports` aside. Knows neither
 TensorFlow, which only reads what is made here, nor how processes are started.
@@ -40,7 +40,7 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
     """
     if not 0 <= index < len(addresses):
         raise ValueError(
-            "`index` must be the place of one of the addresses, got "
+            "`index` must be that of one of the addresses, got "
             f"index={index} with {len(addresses)} addresses. Count from 0."
         )
     return json.dumps(

@@ -1,4 +1,4 @@
-"""One process: how it is started, its pipes, and what kills it.
+"""One process: starting it, its pipes, and killing it.
 
 Knows neither the others nor what its end means.
 """

@@ -1,4 +1,4 @@
-"""What replicas tell each other beside gradients: faults, and a wish to stop.
+"""What replicas exchange beside gradients: faults, and requests to stop.
 
 A step that goes wrong on one replica must not be taken by any, and all
 processes of a run must stop at the same step or they wait for each other for
@@ -131,7 +131,7 @@ class Signals:
             component.assign(tf.constant([1, agreed], tf.int64))
 
     def stop_agreed(self, strategy: tf.distribute.Strategy) -> bool:
-        """Tells whether a process has asked to stop, the same in all."""
+        """Tells whether any process has asked to stop; the same in all."""
         local = strategy.experimental_local_results(self._stop)
         return bool(local[0].numpy()[1])
 

@@ -1,4 +1,4 @@
-"""Store: backups on disk that a killed process cannot spoil."""
+"""Store: backups on the disk that a killed process cannot damage."""
 
 from tf_gnc.store.disk import DamagedError
 from tf_gnc.store.draft import Draft

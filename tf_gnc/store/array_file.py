@@ -22,7 +22,7 @@ ALIGNMENT = 64
 
 
 def table_of(arrays: Mapping[str, np.ndarray]) -> Table:
-    """Returns dtype, shape and place in the file of each array.
+    """Returns dtype, shape and offset in the file of each array.
 
     Args:
         arrays: The arrays by name, in the order in which to write them.

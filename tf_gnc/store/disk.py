@@ -1,4 +1,4 @@
-"""Files that are on the disk when we say so, and JSON that notices damage.
+"""Writes files through to the disk, and JSON with a checksum.
 
 Knows paths and bytes. Each file is written once, to a name that is new, with
 its checksum computed on the way, and is on the disk when the call returns.
@@ -18,11 +18,11 @@ CHUNK_BYTES = 2**22
 
 
 class DamagedError(RuntimeError):
-    """A file of a backup isn't what was written. The message names it."""
+    """A file of a backup is damaged. The message names it."""
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when the names in a folder, not only the files, are on disk."""
+    """Waits until a folder's names, not only its files, are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -35,7 +35,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it that are missing, for good."""
+    """Makes a folder and its missing parents, through to the disk."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -113,10 +113,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns the system's errors while reading into one that names the file.
+    """Turns the system's errors into a `DamagedError` that names the file.
 
     Raises:
-        DamagedError: In place of any OSError.
+        DamagedError: Instead of any OSError.
     """
     try:
         yield

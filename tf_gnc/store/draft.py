@@ -85,7 +85,7 @@ class Draft:
         table = array_file.table_of(arrays)
         path = file_path(self.path, name)
         num_bytes = sum(array.nbytes for array in arrays.values())
-        with self._giving_up_if_refused(path, num_bytes):
+        with self._removed_if_not_writable(path, num_bytes):
             try:
                 entry = disk.write_file(
                     path, array_file.chunks_of(arrays, table)
@@ -98,7 +98,7 @@ class Draft:
         self._files[name] = {**entry, "arrays": table}
 
     def finish(self, process_index: int) -> None:
-        """Says that this process has written all it has to write.
+        """Marks this process's part as complete.
 
         Every process must call it, even if it has written nothing.
 
@@ -112,7 +112,7 @@ class Draft:
         """
         _check.integer("process_index", process_index, minimum=0)
         path = self._part(process_index)
-        with self._giving_up_if_refused(path):
+        with self._removed_if_not_writable(path):
             try:
                 disk.write_json(path, {"files": self._files})
             except FileExistsError:
@@ -148,7 +148,7 @@ class Draft:
         """
         _check.integer("num_processes", num_processes, minimum=1)
         contents = _as_json(contents)
-        with self._giving_up_if_refused(self.path / MANIFEST):
+        with self._removed_if_not_writable(self.path / MANIFEST):
             files = self._collect(num_processes)
             manifest = {
                 "format": FORMAT,
@@ -190,10 +190,10 @@ class Draft:
         return files
 
     @contextlib.contextmanager
-    def _giving_up_if_refused(
+    def _removed_if_not_writable(
         self, path: Path, num_bytes: int = 0
     ) -> Iterator[None]:
-        """Removes the draft if the system refuses to write to it."""
+        """Removes the draft if it can't be written."""
         try:
             yield
         except OSError as error:
@@ -209,7 +209,7 @@ def draft_not_seen(path: Path) -> FileNotFoundError:
     return FileNotFoundError(
         errno.ENOENT,
         "The backup that the chief has begun must be seen by every process, "
-        "and this one sees no such folder. All processes need the same "
+        "and this process finds no such folder. All processes need the same "
         "directory on a file system that they share, such as NFS or Lustre. "
         "If they have that, another process has given up and removed it; see "
         "what that one says",

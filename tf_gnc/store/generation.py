@@ -1,4 +1,4 @@
-"""A generation: a finished backup, as it lies on the disk.
+"""A generation: a finished backup on the disk.
 
 Knows one folder, `step-000000001234` or, if that step was saved again,
 `step-000000001234.2`. Which one to trust is up to the store.

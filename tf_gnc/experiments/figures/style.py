@@ -28,7 +28,7 @@ STYLE = {
     "grid.color": INK,
     "font.family": "sans-serif",
 }
-"""To be in force while figures are drawn and written."""
+"""Settings of matplotlib while figures are drawn and written."""
 
 
 def new_figure(
@@ -89,7 +89,7 @@ def mark_rate_drops(
 
 
 def trim(axes: Axes, xlabel: str, ylabel: str) -> None:
-    """Names the axes and leaves out what needn't be seen."""
+    """Names the axes and removes the frame."""
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -24,7 +24,7 @@ def laptop() -> Iterator[Recipe]:
         source="ours; the digits are too easy to tell the methods apart",
         cost="4 to 5 minutes for 12 runs on two cores",
         seeds=3,
-        seen="README.md, section on comparing",
+        seen="docs/accuracy.md",
     )
     yield Recipe(
         name="cifar10-laptop",

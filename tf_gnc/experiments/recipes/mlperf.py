@@ -3,7 +3,7 @@
 Source   MLCommons' reference convergence points for MLPerf Training 4.0,
          github.com/mlcommons/logging, rcp_checker/training_4.0.0/
          rcps_resnet.json: rate, warm-up, momentum, decay, and the epochs in
-         which runs came to 75.9 %. Label smoothing of 0.1 and v1.5 as in its
+         which runs reached 75.9 %. Label smoothing of 0.1 and v1.5 as in its
          reference implementation.
 
 Deviation: each worker normalises its own examples, so there are as many

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, machine, memory."""
+"""Versions, machine and memory of a run, so that it can be repeated."""
 
 import os
 import platform

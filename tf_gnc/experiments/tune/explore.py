@@ -45,7 +45,7 @@ def explore(
             trial.set_user_attr(
                 "tried", dict(zip(search.names, point, strict=True))
             )
-            if value is None:  # To Optuna, worse than all that came to an end.
+            if value is None:  # To Optuna, worse than all runs that ended.
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
                 study.tell(trial, value)
