@@ -101,8 +101,8 @@ def random_erasing(
     hyperparameters of its CIFAR experiments as defaults.
     Deviation from the paper: Algorithm 1 draws size and position together,
     again and again until the rectangle lies inside the picture. Here, as in
-    the authors' published code, only the size is drawn again and the position is
-    then uniform; and the sizes are 8 candidates, of which the first that is
+    the authors' published code, only the size is drawn again and the
+    position is then uniform; and the sizes are 8 candidates, of which the first that is
     smaller than the picture in both directions counts. If none is, the
     picture stays whole (once in 10**10 pictures with the defaults).
 
