@@ -100,11 +100,11 @@ def random_erasing(
     Paper: Zhong et al. (2017), arXiv:1708.04896, Algorithm 1, with the
     hyperparameters of its CIFAR experiments as defaults.
     Deviation from the paper: Algorithm 1 draws size and position together,
-    again and again until the rectangle lies inside the picture. Here, as in
-    the authors' published code, only the size is drawn again and the
-    position is then uniform; and the sizes are 8 candidates, of which the first that is
-    smaller than the picture in both directions counts. If none is, the
-    picture stays whole (once in 10**10 pictures with the defaults).
+    again and again until the rectangle lies inside the picture. Here, as in the
+    authors' published code, only the size is drawn again and the position is
+    then uniform; and the sizes are 8 candidates, of which the first that is
+    smaller than the picture in both directions counts. If none is, the picture
+    stays whole (once in 10**10 pictures with the defaults).
 
     Args:
         images: uint8 pictures, `(n, height, width, channels)` or rank 3.
