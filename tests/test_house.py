@@ -23,6 +23,7 @@ FLOORS = {
     0: [
         "_batch",
         "_check",
+        "_files",
         "_keras_compat",
         "_registration",
         "_version",

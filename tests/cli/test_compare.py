@@ -16,7 +16,8 @@ from rich.console import Console
 from tf_gnc.cli import child, compare
 from tf_gnc.cli.compare_progress import Display, show_comparison
 from tf_gnc.cli.main import main
-from tf_gnc.experiments.compare.comparison import Comparison
+from tf_gnc.experiments.compare.plan import Comparison
+from tf_gnc.experiments.run.task import RunTask
 
 TINY = ["--workers=2", "--batch_size=512", "--methods=dpsgd,gnc", "--seeds=2"]
 
@@ -28,7 +29,7 @@ config = task["config"]
 folder = pathlib.Path(task["run_dir"])
 folder.mkdir(parents=True)
 def leave(name, content):
-    (folder / name).write_text(json.dumps(content))
+    (folder / name).write_text(json.dumps(content) + "\\n")
 if folder.name == os.environ.get("INTERRUPT"):
     os.kill(os.getppid(), signal.SIGINT)
     signal.pause()
@@ -184,15 +185,15 @@ def test_compare__interrupted__exit_130_no_table_and_goes_on(
 
 
 def _run_here(flags, out_dir):
-    """Runs a comparison's runs in this process; returns its plan and place."""
+    """Runs a comparison's runs in this process; returns the comparison."""
     flag_set = compare.build_flags()
     plan = compare._plan(flag_set.parse(flags))
     comparison = Comparison(plan, out_dir)
     with comparison.claimed("tf-gnc compare"):
-        for run in plan.runs:
-            words = child.command_line(run, comparison.run_dir(run), "c")
-            assert child.main(words[-1:]) == 0
-    return plan, comparison
+        for name, run in comparison.configs.items():
+            task = comparison.task(name, run, 1, "c")
+            assert child.main(child.command_line(task)[-1:]) == 0
+    return comparison
 
 
 def test_compare__nothing_learned__methods_of_a_seed_saw_the_same(
@@ -205,14 +206,14 @@ def test_compare__nothing_learned__methods_of_a_seed_saw_the_same(
         "--epochs=2", "--learning_rate=0", "--schedule=constant",
         "--nodeterministic",        "--methods=dpsgd,gnc_to_rnc", "--seeds=2",
     ]  # fmt: skip
-    plan, comparison = _run_here(flags, tmp_path)
+    comparison = _run_here(flags, tmp_path)
     weights, losses = {}, {}
-    for run in plan.runs:
-        path = comparison.run_dir(run) / "model.keras"
+    for name, run in comparison.configs.items():
+        path = comparison.run_dir(name) / "model.keras"
         model = keras.models.load_model(path)
         key = run.method, run.seed
         weights[key] = [w.numpy() for w in model.trainable_weights]
-        losses[key] = [row["loss"] for row in comparison.result(run).rows]
+        losses[key] = [row["loss"] for row in comparison.result(name).rows]
     for seed in (0, 1):
         for own, other in zip(
             weights["gnc_to_rnc", seed], weights["dpsgd", seed], strict=True
@@ -231,18 +232,16 @@ def test_compare__runs_diverge__is_a_result(digits_dir, tmp_path):
         "--epochs=2", "--learning_rate=1e30", "--warmup=0", "--seeds=1",
         "--nodeterministic", "--methods=dpsgd,gnc",
     ]  # fmt: skip
-    plan, comparison = _run_here(flags, tmp_path)
-    for run in plan.runs:
-        assert comparison.result(run).diverged == 1
-        assert not (comparison.run_dir(run) / "backup").exists()
+    comparison = _run_here(flags, tmp_path)
+    for name in comparison.configs:
+        assert comparison.result(name).diverged == 1
+        assert not (comparison.run_dir(name) / "backup").exists()
 
 
-def test_compare_run__other_failures__are_no_result(
-    digits_dir, tmp_path, capsys
-):
+def test_child__other_failures__are_no_result(digits_dir, tmp_path, capsys):
     plan = compare._plan({"methods": "gnc", "seeds": "1"})
     (run,) = plan.runs
-    words = child.command_line(run, tmp_path / "file", "c")
+    words = child.command_line(RunTask(run, tmp_path / "file", "c"))
     (tmp_path / "file").touch()
     assert child.main(words[-1:]) == 1
     assert "which is a file" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tf_gnc.cli import tune_flags, tune_run
+from tf_gnc.cli import child, tune_flags
 from tf_gnc.cli.main import main
 from tf_gnc.experiments.tune.trials import Tuning
 
@@ -21,7 +21,7 @@ config = task["config"]
 folder = pathlib.Path(task["run_dir"])
 folder.mkdir(parents=True)
 def leave(name, content):
-    (folder / name).write_text(json.dumps(content))
+    (folder / name).write_text(json.dumps(content) + "\\n")
 if folder.name == os.environ.get("INTERRUPT"):
     os.kill(os.getppid(), signal.SIGINT)
     signal.pause()
@@ -45,12 +45,12 @@ else:
 @pytest.fixture
 def fake(monkeypatch, digits_dir, tmp_path):
     """Flags of a search of runs that take no time, and its directory."""
-    real = tune_run.command_line
+    real = child.command_line
 
     def command_line(*arguments):
         return [sys.executable, "-c", FAKE, real(*arguments)[-1]]
 
-    monkeypatch.setattr(tune_run, "command_line", command_line)
+    monkeypatch.setattr(child, "command_line", command_line)
     out_dir = tmp_path / "out"
     flags = [f"--data_dir={digits_dir}", f"--out_dir={out_dir}", *TINY]
     return [*flags, "--learning_rate=0.5"], out_dir
@@ -292,10 +292,8 @@ def _run_here(flags, out_dir):
     with tuning.claimed("tf-gnc tune"):
         for value in values:
             for name, run in search.runs((value,)).items():
-                words = tune_run.command_line(
-                    run, search.holdout, tuning.run_dir(name), "c"
-                )
-                assert tune_run.main(words[-1:]) == 0
+                task = tuning.task(name, run, 1, "c")
+                assert child.main(child.command_line(task)[-1:]) == 0
     return tuning, [tuning.trial((value,)) for value in values]
 
 
@@ -307,7 +305,7 @@ def test_tune__real_runs__differ_in_alpha_and_in_displacement(
         "--nodeterministic",
     ]  # fmt: skip
     _, (one, two) = _run_here(flags, tmp_path)
-    assert len(one.outcomes[0].displacements) == 2
+    assert len(one.results[0].displacements) == 2
     assert 1.3 < two.displacement / one.displacement < 3
     # A tenth of 1,437 examples is 144; accuracy comes in parts of that.
     accuracy = one.value("val_accuracy")
@@ -320,14 +318,5 @@ def test_tune__real_runs_diverge__is_a_result(digits_dir, tmp_path):
         "--learning_rate=1e30", "--nodeterministic", "--alphas=0.1",
     ]  # fmt: skip
     tuning, (trial,) = _run_here(flags, tmp_path)
-    assert trial.outcomes[0].diverged == 1
+    assert trial.results[0].diverged == 1
     assert not (tuning.run_dir("alpha0.1-seed0") / "backup").exists()
-
-
-def test_tune_run__other_failures__are_no_result(tmp_path, capsys):
-    search = tune_flags.search_of({})
-    (run,) = search.runs((0.1,)).values()
-    (tmp_path / "file").touch()
-    words = tune_run.command_line(run, 0.1, tmp_path / "file", "c")
-    assert tune_run.main(words[-1:]) == 1
-    assert "which is a file" in capsys.readouterr().err

@@ -1,20 +1,17 @@
-"""One run of `tf-gnc compare`, in a process of its own.
+"""One of many runs, in a process of its own.
 
-Takes the configuration itself, as JSON, so that whatever a plan holds can be
-run. That a run diverged is a result: it leaves diverged.json and ends with 0.
+Takes a task, with the configuration itself, as JSON, so that whatever a
+comparison or a search holds can be run.
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import keras
 import tensorflow as tf
 from rich.console import Console
 
 from tf_gnc.cli import progress, startup
-from tf_gnc.experiments import Placement, RunConfig, prepare, train
+from tf_gnc.experiments.run.task import RunTask, carry_out
 
 # Under the name of tf-gnc, which tells tf_gnc to leave the import of
 # TensorFlow to the command line, that can keep it quiet.
@@ -28,21 +25,10 @@ sys.exit(child.main(sys.argv[1:]))
 """
 
 
-def command_line(config: RunConfig, run_dir: Path, command: str) -> list[str]:
-    """Returns the words that start a process with a run.
-
-    Args:
-        config: What to run.
-        run_dir: Where; a run that was cut short there is taken up.
-        command: What asked for the run, kept in its config.json.
-    """
-    task = {
-        "config": config.to_dict(),
-        "run_dir": str(run_dir),
-        "command": command,
-    }
+def command_line(task: RunTask) -> list[str]:
+    """Returns the words that start a process with a run."""
     # -P: the current directory is no place to import from.
-    return [sys.executable, "-P", "-c", _START, json.dumps(task)]
+    return [sys.executable, "-P", "-c", _START, task.to_json()]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,32 +37,14 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: One word of JSON, as `command_line` makes it.
     """
-    task = json.loads(arguments[0])
-    config = RunConfig.from_dict(task["config"])
-    epoch = _Epoch()
+    task = RunTask.from_json(arguments[0])
     try:
-        strategy = startup.start_tensorflow(config.threads, strategy="auto")
-        placement = Placement(strategy, save_freq="auto", resume=True)
-        prepared = prepare(config, task["run_dir"], task["command"], placement)
-        try:
-            with progress.show_progress(Console()) as callback:
-                train(prepared, [epoch, callback])
-        except FloatingPointError as error:
-            content = {"epoch": epoch.number, "message": str(error)}
-            prepared.files.write_json("diverged.json", content)
-            prepared.place.end()
+        strategy = startup.start_tensorflow(
+            task.config.threads, strategy="auto"
+        )
+        with progress.show_progress(Console()) as callback:
+            carry_out(task, strategy, [callback])
     except (ValueError, OSError, tf.errors.ResourceExhaustedError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     return 0
-
-
-class _Epoch(keras.callbacks.Callback):
-    """Knows which epoch it is, counted from 1."""
-
-    backed_up = ()  # see tf_gnc.callbacks.callback_state
-    number = 1
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Keeps the number."""
-        self.number = epoch + 1

@@ -1,7 +1,7 @@
 """`tf-gnc compare`: turns flags into a plan, and runs into a table.
 
 All of what is compared is in tf_gnc.experiments; each run is a process of its
-own, see `compare_run`. Here are only the flags, and what to say and return
+own, see `child`. Here are only the flags, and what to say and return
 when something is wrong.
 """
 
@@ -14,8 +14,7 @@ from tf_gnc.cli import errors, train
 from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.cli.config_flags import to_fields
 from tf_gnc.cli.run_many import HOW, carry_out
-from tf_gnc.experiments.compare.comparison import Comparison
-from tf_gnc.experiments.compare.plan import Plan, make_plan
+from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.recipes import RECIPES
 

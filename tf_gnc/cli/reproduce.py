@@ -13,7 +13,7 @@ from tf_gnc.cli import errors
 from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.cli.compare import parse_seeds
 from tf_gnc.cli.run_many import carry_out
-from tf_gnc.experiments.compare.comparison import Comparison
+from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.recipes import RECIPES, TABLES
 from tf_gnc.models import MODELS
 

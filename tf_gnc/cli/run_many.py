@@ -4,7 +4,6 @@ Whoever made the plan, `tf-gnc compare` or `tf-gnc reproduce`, the rest is the
 same. Each run is a process of its own, see `compare_run`.
 """
 
-import dataclasses
 import os
 import shlex
 import signal
@@ -20,11 +19,10 @@ from tf_gnc.cli import child, errors, startup
 from tf_gnc.cli.command import UsageError
 from tf_gnc.cli.compare_progress import show_comparison
 from tf_gnc.distribute.environment import find_cluster, tpu_name
-from tf_gnc.experiments.compare.columns import make_columns
-from tf_gnc.experiments.compare.comparison import Comparison
 from tf_gnc.experiments.compare.page import to_html
+from tf_gnc.experiments.compare.plan import Comparison
+from tf_gnc.experiments.compare.statistics import make_columns
 from tf_gnc.experiments.compare.table import make_table, to_csv
-from tf_gnc.experiments.config import RunConfig
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 from tf_gnc.launch.pool import Pool
 
@@ -59,7 +57,7 @@ def carry_out(
         with startup.quiet_start(command):
             accelerated = hide_accelerators()
             for comparison in comparisons:
-                comparison.plan.check()
+                comparison.check()
     except (ValueError, OSError) as error:
         errors.say(usage, error, verbose)
         return 2
@@ -104,8 +102,8 @@ def _carry_out(
     """Does what is still to do and shows the table; returns the exit code."""
     usage, words = " ".join(command[:2]), shlex.join(command)
     console = Console()
-    runs = {comparison.run_dir(run).name: run for run in comparison.plan.runs}
-    waiting = _missing(comparison, runs)
+    runs = comparison.configs
+    waiting = _missing(comparison)
     jobs = max(1, min(jobs, len(waiting)))
     if waiting:
         _print(
@@ -115,15 +113,11 @@ def _carry_out(
         )
 
     def command_line(name: str, num_cores: int) -> list[str]:
-        run = dataclasses.replace(runs[name], threads=num_cores)
-        comparison.make_way(run)
-        return child.command_line(run, comparison.run_dir(run), words)
-
-    def describe(name: str) -> str:
-        return _describe(comparison, runs[name])
+        task = comparison.task(name, runs[name], num_cores, words)
+        return child.command_line(task)
 
     log_dir = comparison.directory / "logs"
-    with show_comparison(console, len(waiting), describe) as display:
+    with show_comparison(console, len(waiting), comparison.describe) as display:
         pool = Pool(command_line, jobs, cores, log_dir, display)
         pool.run(waiting)
     if pool.stopped_by:
@@ -135,7 +129,7 @@ def _carry_out(
         interrupted = pool.stopped_by == signal.SIGINT
         return 130 if interrupted else RESTART_EXIT_CODE
     _show_table(console, comparison, words)
-    missing = _missing(comparison, runs)
+    missing = _missing(comparison)
     if missing:
         print(
             f"{usage}: error: {len(missing)} runs failed: "
@@ -146,23 +140,9 @@ def _carry_out(
     return 1 if missing else 0
 
 
-def _missing(
-    comparison: Comparison, runs: Mapping[str, RunConfig]
-) -> list[str]:
+def _missing(comparison: Comparison) -> list[str]:
     """Returns the names of the runs that have come to nothing yet."""
-    return [
-        name for name, run in runs.items() if comparison.result(run) is None
-    ]
-
-
-def _describe(comparison: Comparison, run: RunConfig) -> str:
-    result = comparison.result(run)
-    if result is None:
-        return "left no result"
-    if result.diverged is not None:
-        return f"diverged in epoch {result.diverged}"
-    accuracy = result.number("val_accuracy")
-    return f"test accuracy {accuracy:.2%}, {result.seconds:.1f} s"
+    return [n for n in comparison.configs if comparison.result(n) is None]
 
 
 def _show_table(console: Console, comparison: Comparison, command: str) -> None:

@@ -1,12 +1,11 @@
 """`tf-gnc tune`: carries out a search, and ends with a choice.
 
 What is searched and in which order is in `search`, its flags
-are in tune_flags.py; each run is a process of its own, see `tune_run`. Here are
+are in tune_flags.py; each run is a process of its own, see `child`. Here are
 the runs that go on side by side, and what to say and return when something is
 wrong.
 """
 
-import dataclasses
 import shlex
 import signal
 import sys
@@ -16,13 +15,13 @@ from pathlib import Path
 import optuna
 from rich.console import Console
 
-from tf_gnc.cli import errors, run_many, startup, tune_run
+from tf_gnc.cli import child, errors, run_many, startup
 from tf_gnc.cli.command import UsageError
 from tf_gnc.cli.compare_progress import Display, show_comparison
 from tf_gnc.cli.tune_flags import USAGE, build_flags, search_of
 from tf_gnc.distribute.environment import find_cluster
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.tune import plot, report
+from tf_gnc.experiments.tune import report
 from tf_gnc.experiments.tune.explore import explore
 from tf_gnc.experiments.tune.search import OBJECTIVES, Point
 from tf_gnc.experiments.tune.trials import Trial, Tuning
@@ -97,7 +96,7 @@ class _Run:
                 f"{left} of {total} runs of {search.base.epochs} epochs to do, "
                 f"on {len(self._cores)} cores, in {tuning.directory}"
             )
-        with show_comparison(self._console, left, self._describe) as display:
+        with show_comparison(self._console, left, tuning.describe) as display:
             explore(
                 search,
                 self._new_study(),
@@ -131,7 +130,7 @@ class _Run:
         runs: dict[str, RunConfig] = {}
         for point in points:
             runs |= self._search.runs(point)
-        waiting = [name for name in runs if tuning.outcome(name) is None]
+        waiting = [name for name in runs if tuning.result(name) is None]
         if waiting:
             self._start(waiting, runs, display)
         trials = [tuning.trial(point) for point in points]
@@ -147,11 +146,8 @@ class _Run:
         tuning, log_dir = self._tuning, self._tuning.directory / "logs"
 
         def command_line(name: str, num_cores: int) -> list[str]:
-            tuning.make_way(name)
-            run = dataclasses.replace(runs[name], threads=num_cores)
-            return tune_run.command_line(
-                run, self._search.holdout, tuning.run_dir(name), self._command
-            )
+            task = tuning.task(name, runs[name], num_cores, self._command)
+            return child.command_line(task)
 
         jobs = min(self._jobs, len(waiting))
         pool = Pool(command_line, jobs, self._cores, log_dir, display)
@@ -164,7 +160,7 @@ class _Run:
             )
             interrupted = pool.stopped_by == signal.SIGINT
             raise _Stopped(130 if interrupted else RESTART_EXIT_CODE)
-        failed = [name for name in waiting if tuning.outcome(name) is None]
+        failed = [name for name in waiting if tuning.result(name) is None]
         if failed:
             print(
                 f"{USAGE}: error: {len(failed)} runs failed: "
@@ -174,23 +170,14 @@ class _Run:
             )
             raise _Stopped(1)
 
-    def _describe(self, name: str) -> str:
-        outcome = self._tuning.outcome(name)
-        if outcome is None:
-            return "left no result"
-        if outcome.diverged is not None:
-            return f"diverged in epoch {outcome.diverged}"
-        objective = self._search.objective
-        return f"{objective} {outcome.numbers[objective]:.4f}"
-
     def _show(self) -> int:
         """Leaves the files, prints the table and the choice."""
         search, tuning = self._search, self._tuning
         trials = list(self._trials.values())
         warnings = report.warnings(trials, search)
         choice = report.chosen(trials, search)
-        tuning.write("tune.csv", report.to_csv(trials, search).encode())
-        tuning.write("tune.png", plot.draw(trials, search))
+        tuning.write("tune.csv", report.to_csv(trials, search))
+        tuning.write("tune.png", report.draw(trials, search))
         tuning.write_about(
             {
                 "command": self._command,

@@ -6,6 +6,7 @@ A file imports only from lower floors and from this folder.
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import DEFAULTS, make_config
 from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.run.metrics import Summary
 from tf_gnc.experiments.run.placement import Placement
 from tf_gnc.experiments.run.runner import (
     PreparedRun,
@@ -14,7 +15,6 @@ from tf_gnc.experiments.run.runner import (
     run,
     train,
 )
-from tf_gnc.experiments.run.summary import Summary
 
 __all__ = [
     "DEFAULTS",

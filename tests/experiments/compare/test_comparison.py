@@ -3,8 +3,7 @@ import os
 
 import pytest
 
-from tf_gnc.experiments.compare.comparison import Comparison
-from tf_gnc.experiments.compare.plan import Plan, make_plan
+from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
 from tf_gnc.experiments.methods import METHODS
 
 
@@ -147,15 +146,16 @@ def test_comparison__two_at_a_time__second_is_refused(tmp_path):
         pass
 
 
-def test_make_way__run_killed_before_it_had_begun__leaves_nothing(tmp_path):
+def test_task__run_killed_before_it_had_begun__leaves_nothing(tmp_path):
     comparison = Comparison(PLAN, tmp_path)
-    early, late = (comparison.run_dir(run) for run in PLAN.runs[:2])
+    early, late, *_ = map(comparison.run_dir, comparison.configs)
     for path in (early, late):
         path.mkdir(parents=True)
         (path / "metrics.jsonl").touch()
     (early / ".unfinished-7-config.json").touch()
     (late / "config.json").touch()
-    for run in PLAN.runs:
-        comparison.make_way(run)
+    for name, run in comparison.configs.items():
+        task = comparison.task(name, run, 3, "tf-gnc compare")
+        assert task.config == dataclasses.replace(run, threads=3)
     assert not early.exists()
     assert len(os.listdir(late)) == 2

@@ -5,11 +5,11 @@ import xml.etree.ElementTree
 
 import pytest
 
-from tf_gnc.experiments.compare.columns import make_columns
-from tf_gnc.experiments.compare.comparison import Result
 from tf_gnc.experiments.compare.page import to_html
 from tf_gnc.experiments.compare.plan import make_plan
+from tf_gnc.experiments.compare.statistics import make_columns
 from tf_gnc.experiments.compare.table import make_table, to_csv
+from tf_gnc.experiments.run.task import Result
 
 MACHINE = {"versions": {"tf_gnc": "1"}, "machine": "m", "num_cores": 1}
 

@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
+from tf_gnc._files import finite_or_none
 from tf_gnc.experiments.run.directory import (
     RunFiles,
-    finite_or_none,
     new_run_dir,
 )
 

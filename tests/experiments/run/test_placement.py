@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tf_gnc.experiments import Placement, make_config
-from tf_gnc.experiments.run.placement import RunPlace
+from tf_gnc.experiments.run.placement import Workspace
 
 CONFIG = {"num_workers": 2, "batch_size": 512, "epochs": 2}
 
@@ -15,27 +15,27 @@ def _config(**changes):
     return make_config("digits", "gnc", **{**CONFIG, **changes})
 
 
-def _place(run_dir, resume=True, save_freq="epoch", **changes):
+def _workspace(run_dir, resume=True, save_freq="epoch", **changes):
     placement = Placement(tf.distribute.get_strategy(), save_freq, resume)
-    return RunPlace(_config(**changes), run_dir, placement)
+    return Workspace(_config(**changes), run_dir, placement)
 
 
 @pytest.fixture
 def begun(tmp_path):
     """The directory of a run that was cut short."""
-    place = _place(tmp_path / "run", resume=False)
-    place.claim({"config": _config().to_dict()})
+    workspace = _workspace(tmp_path / "run", resume=False)
+    workspace.claim({"config": _config().to_dict()})
     return tmp_path / "run"
 
 
-def test_place__looking__makes_nothing(tmp_path):
-    _place(tmp_path / "run")
+def test_workspace__looking__makes_nothing(tmp_path):
+    _workspace(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_place__begun_run_without_resume__says_how_to_take_it_up(begun):
+def test_workspace__begun_run_without_resume__says_how_to_take_it_up(begun):
     with pytest.raises(FileExistsError, match="--resume"):
-        _place(begun, resume=False)
+        _workspace(begun, resume=False)
 
 
 @pytest.mark.parametrize(
@@ -47,34 +47,36 @@ def test_place__begun_run_without_resume__says_how_to_take_it_up(begun):
         ({"epochs": 9}, "got epochs=9 where .* has 2"),
     ],
 )
-def test_place__other_settings__are_refused_with_both_values(
+def test_workspace__other_settings__are_refused_with_both_values(
     changes, words, begun
 ):
     before = (begun / "config.json").read_text()
     with pytest.raises(ValueError, match=words):
-        _place(begun, **changes)
+        _workspace(begun, **changes)
     assert (begun / "config.json").read_text() == before
 
 
-def test_place__what_changes_no_result__may_differ(begun, tmp_path):
-    place = _place(begun, threads=3, data_dir=str(tmp_path), download=True)
-    place.claim({"config": "another"})
+def test_workspace__what_changes_no_result__may_differ(begun, tmp_path):
+    workspace = _workspace(
+        begun, threads=3, data_dir=str(tmp_path), download=True
+    )
+    workspace.claim({"config": "another"})
     written = json.loads((begun / "config.json").read_text())
     assert written["config"] == _config().to_dict()
-    assert place.summary is None
+    assert workspace.summary is None
 
 
-def test_place__run_has_ended__knows_the_summary(begun):
+def test_workspace__run_has_ended__knows_the_summary(begun):
     (begun / "summary.json").write_text('{"epochs": 2}')
-    place = _place(begun)
-    place.claim({})
-    assert place.summary == {"epochs": 2}
+    workspace = _workspace(begun)
+    workspace.claim({})
+    assert workspace.summary == {"epochs": 2}
 
 
-def test_place__config_is_no_json__is_refused_by_name(begun):
+def test_workspace__config_is_no_json__is_refused_by_name(begun):
     (begun / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json can't be read"):
-        _place(begun)
+        _workspace(begun)
 
 
 @pytest.mark.parametrize(
@@ -84,16 +86,16 @@ def test_place__config_is_no_json__is_refused_by_name(begun):
 def test_backups__save_freq__is_that_of_the_callback(
     save_freq, expected, tmp_path
 ):
-    (backup,) = _place(tmp_path / "run", save_freq=save_freq).backups()
+    (backup,) = _workspace(tmp_path / "run", save_freq=save_freq).backups()
     assert (backup.save_freq, backup.min_seconds) == expected
 
 
 def test_backups__never__are_none(tmp_path):
-    assert _place(tmp_path / "run", save_freq=None).backups() == []
+    assert _workspace(tmp_path / "run", save_freq=None).backups() == []
 
 
 def test_end__backups__are_removed_and_nothing_else(begun):
     (begun / "backup" / "step-000000000001").mkdir(parents=True)
-    _place(begun).end()
+    _workspace(begun).end()
     names = sorted(path.name for path in begun.iterdir())
     assert names == ["config.json", "metrics.jsonl"]

@@ -14,12 +14,12 @@ from tf_gnc import data
 from tf_gnc.data import OwnData, hold_out
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.run.directory import RunFiles
-from tf_gnc.experiments.run.displacement import DisplacementLog
-from tf_gnc.experiments.tune import plot, report
+from tf_gnc.experiments.run.recording import DisplacementLog
+from tf_gnc.experiments.run.task import Result
+from tf_gnc.experiments.tune import report
 from tf_gnc.experiments.tune.explore import explore, golden_section
 from tf_gnc.experiments.tune.search import Search, read_values
 from tf_gnc.experiments.tune.trials import (
-    Outcome,
     Trial,
     Tuning,
     best_of,
@@ -43,10 +43,10 @@ def _trial(*point, accuracy=0.9, loss=0.5, diverged=None, seeds=1):
     return Trial(
         point,
         [
-            Outcome(
-                {"val_accuracy": a, "val_loss": loss, "loss": 0.1},
-                diverged,
-                [0.1, 0.3],
+            Result(
+                [{"val_accuracy": a, "val_loss": loss, "loss": 0.1}],
+                diverged=diverged,
+                displacements=[0.1, 0.3],
             )
             for a in accuracies
         ],
@@ -251,15 +251,14 @@ def test_best_of__several_alike__lowest_val_loss_then_least_noise():
 
 def test_best_of__one_seed_diverged__is_never_chosen():
     good, bad = _trial(0.01, seeds=2), _trial(0.1, accuracy=1.0, seeds=2)
-    outcomes = [bad.outcomes[0], Outcome({}, 3, [])]
-    bad = Trial((0.1,), outcomes)
+    bad = Trial((0.1,), [bad.results[0], Result(diverged=3)])
     search = _search(seeds=(0, 1))
     assert best_of([good, bad], search) is good
     assert best_of([bad], search) is None
     table = report.make_table([good, bad], search)
     assert table.rows[1][-1] == "diverged, 1 of 2 seeds"
     assert report.chosen([bad], search) is None
-    plot.draw([bad], search)
+    report.draw([bad], search)
 
 
 def test_edges__best_at_one__names_a_range_as_wide_around_it():
@@ -309,7 +308,7 @@ def test_report__by_hand__means_deviations_and_the_choice():
         "flags": "--method=gnc --alpha=0.1 --learning_rate=0.25",
         "python": "tf_gnc.GradientNoise(alpha=0.1)",
     }
-    assert plot.draw(trials, search).startswith(b"\x89PNG")
+    assert report.draw(trials, search).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -353,11 +352,13 @@ def test_tuning__diverged_and_not_finite__are_told(tmp_path):
             (path / f"{file}.json").write_text(json.dumps(content))
 
     leave("a", summary={}, displacement={"epochs": [0.5, None]})
-    assert tuning.outcome("a") == Outcome(row, 2, [0.5])
+    found = tuning.result("a")
+    assert (found.last("loss"), found.diverged) == (0.5, 2)
+    assert found.displacements == [0.5]
     leave("b", diverged={"epoch": 1})
-    assert tuning.outcome("b") == Outcome(row, 1, [])
+    assert tuning.result("b") == Result([row], diverged=1, displacements=[])
     leave("c")
-    assert tuning.outcome("c") is None
+    assert tuning.result("c") is None
     assert tuning.num_done() == 2
 
 

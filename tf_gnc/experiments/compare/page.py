@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from tf_gnc.experiments.compare.columns import Column, machines
-from tf_gnc.experiments.compare.comparison import Result
 from tf_gnc.experiments.compare.plan import Plan
+from tf_gnc.experiments.compare.statistics import Column, machines
 from tf_gnc.experiments.compare.table import Table
 from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.run.task import Result
 
 # Stand in the drawing for what the style sheet decides: text, and one colour
 # for each of the first seeds, which then repeat with other dashes.

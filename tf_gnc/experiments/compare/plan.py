@@ -1,11 +1,13 @@
-"""The plan of a comparison: methods x seeds, one configuration for each run.
+"""The plan of a comparison, methods x seeds, and the directory of its runs.
 
 Whoever makes the list of configurations, a command line or a recipe, all that
-follows is the same. Knows nothing of how runs are started, nor of files.
+follows is the same. Knows neither how runs are started nor how their results
+are shown.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check, data
@@ -17,6 +19,11 @@ from tf_gnc.experiments.run.building import (
     load_images,
     steps_of_epoch,
 )
+from tf_gnc.experiments.run.directory import as_file_name
+from tf_gnc.experiments.run.task import ManyRuns, Result
+
+# What may differ when a comparison goes on: it changes nothing in the results.
+_INDIFFERENT = ("threads", "data_dir", "download")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,3 +157,70 @@ def make_plan(
     if baseline is None:
         baseline = "dpsgd" if "dpsgd" in methods else methods[0]
     return Plan(tuple(runs), baseline)
+
+
+def run_name(run: RunConfig) -> str:
+    """Returns what a run is called in its comparison."""
+    return f"{as_file_name(run.method)}-seed{run.seed}"
+
+
+class Comparison(ManyRuns):
+    """The directory of a comparison. Making it only looks; `claimed` takes it.
+
+    Args:
+        plan: What to compare.
+        out_dir: New, empty, or that of the same plan.
+
+    Raises:
+        ValueError: If it isn't on a local file system, or that of another
+            plan.
+        OSError: If it holds anything else, or is a file.
+    """
+
+    what, about = "comparison", "compare.json"
+
+    def __init__(self, plan: Plan, out_dir: str | os.PathLike) -> None:
+        self.plan = plan
+        super().__init__(out_dir)
+
+    @property
+    def configs(self) -> dict[str, RunConfig]:
+        """The runs by name, in the order in which they are started."""
+        return {run_name(run): run for run in self.plan.runs}
+
+    def check(self) -> None:
+        """Does what `Plan.check` does."""
+        self.plan.check()
+
+    def results(self) -> dict[tuple[str, int], Result]:
+        """Returns what all runs have come to, by method and seed."""
+        return {
+            (run.method, run.seed): self.result(name) or Result()
+            for name, run in self.configs.items()
+        }
+
+    def _describe_end(self, result: Result) -> str:
+        accuracy = result.number("val_accuracy")
+        return f"test accuracy {accuracy:.2%}, {result.seconds:.1f} s"
+
+    def _begin(self, command: str) -> None:
+        about = {
+            "command": command,
+            "baseline": self.plan.baseline,
+            "runs": [run.to_dict() for run in self.plan.runs],
+        }
+        self.write_json(self.about, about)
+
+    def _refuse_other(self, about: Any) -> None:
+        self._refuse_differences(self._pairs(about))
+
+    def _pairs(self, about: Any) -> Iterator[tuple[str, Any, Any]]:
+        """Yields what this comparison has and what one begun before has."""
+        plan, runs = self.plan, about["runs"]
+        for name, ours in (("method", plan.methods), ("seed", plan.seeds)):
+            yield f"{name}s", ours, list(dict.fromkeys(r[name] for r in runs))
+        yield "baseline", plan.baseline, about["baseline"]
+        for (name, run), other in zip(self.configs.items(), runs, strict=True):
+            for field, value in run.to_dict().items():
+                if field not in _INDIFFERENT:
+                    yield f"{name}: {field}", value, other.get(field)

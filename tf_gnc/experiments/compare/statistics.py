@@ -1,17 +1,21 @@
-r"""Means, standard deviations, and differences between paired runs.
+r"""What a comparison's runs have come to, method by method, in numbers.
 
-Knows numbers alone: what they measure and how they are shown is up to others.
+Means, standard deviations, and differences between paired runs. Knows nothing
+of how numbers are shown.
 
 Symbols   n  number of values, or of pairs
           d  differences, one for each pair
 """
 
 import dataclasses
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from scipy import special
+from scipy import stats
+
+from tf_gnc.experiments.compare.plan import Plan
+from tf_gnc.experiments.run.task import Result
 
 # Accuracies come as float32. What is left of equal differences after rounding
 # is no spread, and a test that took it for one would be sure of anything.
@@ -103,7 +107,83 @@ def paired_difference(
     scale = max((abs(number) for pair in pairs for number in pair), default=0)
     if std is None or std <= _ROUNDING * scale:
         return Difference(count, mean)
-    error = std / math.sqrt(count)
-    reach = error * float(special.stdtrit(count - 1, (1 + confidence) / 2))
-    p = 2 * special.stdtr(count - 1, -abs(mean) / error)
-    return Difference(count, mean, mean - reach, mean + reach, float(p))
+    found = stats.ttest_rel(*zip(*pairs, strict=True))
+    low, high = map(float, found.confidence_interval(confidence))
+    return Difference(count, mean, low, high, float(found.pvalue))
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """What all runs of a method have come to.
+
+    Attributes:
+        method: Its name.
+        results: One for each seed.
+        accuracy: Test accuracy after the last epoch.
+        best: Test accuracy after each run's best epoch.
+        loss: Training loss of the last epoch.
+        seconds: Of a run.
+        difference: Of the test accuracy to the baseline's, paired by seed;
+            None for the baseline itself.
+    """
+
+    method: str
+    results: Sequence[Result]
+    accuracy: Spread
+    best: Spread
+    loss: Spread
+    seconds: Spread
+    difference: Difference | None
+
+
+def make_columns(
+    plan: Plan, results: Mapping[tuple[str, int], Result]
+) -> list[Column]:
+    """Returns what each method has come to.
+
+    Args:
+        plan: What was compared.
+        results: By method and seed.
+    """
+
+    def numbers(method: str, name: str) -> list[float | None]:
+        return [results[method, seed].number(name) for seed in plan.seeds]
+
+    baseline = numbers(plan.baseline, "val_accuracy")
+    columns = []
+    for method in plan.methods:
+        own = [results[method, seed] for seed in plan.seeds]
+        accuracies = numbers(method, "val_accuracy")
+        difference = None
+        if method != plan.baseline:
+            difference = paired_difference(accuracies, baseline)
+        columns.append(
+            Column(
+                method,
+                own,
+                accuracy=spread(accuracies),
+                best=spread(numbers(method, "best_val_accuracy")),
+                loss=spread(numbers(method, "train_loss")),
+                seconds=spread([result.seconds for result in own]),
+                difference=difference,
+            )
+        )
+    return columns
+
+
+def machines(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Returns the different versions and machines that runs were made with.
+
+    Args:
+        results: What the runs have come to.
+    """
+    found: list[dict[str, Any]] = []
+    for result in results:
+        about = {
+            name: value
+            for name, value in result.environment.items()
+            if "core" not in name and "thread" not in name
+        }
+        if about and about not in found:
+            found.append(about)
+    return found

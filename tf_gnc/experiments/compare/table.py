@@ -12,10 +12,14 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from tf_gnc.experiments.compare.columns import Column, machines
-from tf_gnc.experiments.compare.comparison import Result
 from tf_gnc.experiments.compare.plan import Plan
-from tf_gnc.experiments.compare.statistics import Difference, Spread
+from tf_gnc.experiments.compare.statistics import (
+    Column,
+    Difference,
+    Spread,
+    machines,
+)
+from tf_gnc.experiments.run.task import Result
 
 _FEW_SEEDS = 5
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tf_gnc._files import UNFINISHED, read_rows
+
 MEASURED = "analysis/measured.jsonl"
 """What was measured afterwards, in a run's directory."""
 
@@ -166,36 +168,6 @@ def read_run(directory: str | os.PathLike) -> RecordedRun:
     )
 
 
-def read_rows(path: Path, key: str) -> list[dict[str, Any]]:
-    """Returns the rows of a file of JSON lines; none if it isn't there.
-
-    Args:
-        path: The file. Half a line at its end is being written.
-        key: What each row must have.
-
-    Raises:
-        ValueError: If it holds anything else.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-            int(row[key])
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(
-                f"Line {number} of {path} must be a row of JSON with "
-                f"{key!r}, got {line[:60].rstrip()!r}. Move the file out of "
-                "the way."
-            ) from None
-        rows.append(row)
-    return rows
-
-
 def _about(directory: Path) -> dict[str, Any]:
     """Returns a run's config.json."""
     try:
@@ -225,7 +197,7 @@ def is_analysis(directory: Path) -> bool:
     """
     if not directory.is_dir() or (directory / "config.json").exists():
         return False
-    if {path.name for path in directory.iterdir()} == {f".unfinished-{ABOUT}"}:
+    if {path.name for path in directory.iterdir()} == {UNFINISHED + ABOUT}:
         return True
     try:
         about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))

@@ -1,24 +1,29 @@
-"""A run's directory: claimed once, never overwritten, each file whole.
+"""Directories that are claimed, never overwritten, their files each whole.
 
-Knows names and bytes. What stands in the files is up to others.
+All that the experiments know of paths and file systems is here and in
+tf_gnc._files. What stands in the files is up to others.
 """
 
+import contextlib
 import errno
-import json
-import math
+import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tf_gnc import _files
 
 # A run leaves a few megabytes; the largest model here, with its optimizer's
 # state, takes four. Below this the disk is as good as full.
 REQUIRED_BYTES = 32 * 2**20
 
-# Before the name of a file that is being written, the writer's process id.
-_UNFINISHED = ".unfinished-"
+
+def as_file_name(name: str) -> str:
+    """Returns a name, perhaps a function as "module:function", for a file."""
+    return name.replace(":", "-")
 
 
 def new_run_dir(
@@ -33,11 +38,10 @@ def new_run_dir(
         stamp: Stands for the time, in a run whose processes must agree on it
             and find it again; then the name may be taken.
     """
-    dataset = dataset.replace(":", "-")  # a function of the user's
+    name = as_file_name(f"{dataset}-{method}")
     if stamp is not None:
-        return Path(root, f"{dataset}-{method}-{stamp}")
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    first = Path(root, f"{dataset}-{method}-{stamp}")
+        return Path(root, f"{name}-{stamp}")
+    first = Path(root, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     path, count = first, 1
     while path.exists():
         count += 1
@@ -45,13 +49,79 @@ def new_run_dir(
     return path
 
 
-def finite_or_none(value: Any) -> float | None:
-    """Returns `value` as a float, or None if JSON has no word for it."""
-    value = float(value)
-    return value if math.isfinite(value) else None
+class Directory:
+    """A local directory and its files. Making the object only looks.
+
+    Args:
+        directory: Need not exist.
+
+    Raises:
+        ValueError: If it isn't on a local file system.
+    """
+
+    argument = "out_dir"
+    """How errors call it; its flag is named likewise."""
+
+    def __init__(self, directory: str | os.PathLike) -> None:
+        name = os.fspath(directory)
+        if "://" in name:
+            raise ValueError(
+                f"`{self.argument}` must be a local directory, got "
+                f"{self.argument}={name!r}. Write to a local one and copy it "
+                "afterwards."
+            )
+        self.directory = Path(name).expanduser()
+
+    def path(self, name: str) -> Path:
+        """Returns where a file of that name lies."""
+        return self.directory / name
+
+    def names(self) -> list[str]:
+        """Returns the names of the files there are, none if it is missing.
+
+        Raises:
+            NotADirectoryError: If it is a file.
+        """
+        if not self.directory.exists():
+            return []
+        if not self.directory.is_dir():
+            raise NotADirectoryError(
+                f"`{self.argument}` must be a directory, new or not, got "
+                f"{self.argument}='{self.directory}', which is a file. Choose "
+                f"another name (--{self.argument})."
+            )
+        return sorted(path.name for path in self.directory.iterdir())
+
+    def write(
+        self, name: str, content: bytes | str | Callable[[Path], Any]
+    ) -> None:
+        """Writes a file, whole or not at all.
+
+        Args:
+            name: The file's name.
+            content: What it holds, or a function that writes it at the path
+                that it is given, which ends as `name` does.
+        """
+        if callable(content):
+            _files.write(self.path(name), content)
+        else:
+            _files.write_content(self.path(name), content)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a JSON file; there is either all of it or nothing."""
+        _files.write_json(self.path(name), content)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """Returns what a JSON file says; None if it isn't there."""
+        return _files.read_json(self.path(name))
+
+    def remove_unfinished(self) -> None:
+        """Removes what a kill has left of files that were being written."""
+        for path in self.directory.glob(f"{_files.UNFINISHED}*"):
+            path.unlink()
 
 
-class RunFiles:
+class RunFiles(Directory):
     """The files of one run.
 
     Making the object only looks; `claim` is what makes the directory. In
@@ -68,32 +138,22 @@ class RunFiles:
         OSError: With `errno.ENOSPC` if the disk is as good as full.
     """
 
+    argument = "run_dir"
+
     def __init__(
         self, run_dir: str | os.PathLike, resume: bool = False
     ) -> None:
-        """Looks whether the directory can be had; see the class."""
-        name = os.fspath(run_dir)
-        if "://" in name:
-            raise ValueError(
-                f"`run_dir` must be a local directory, got run_dir={name!r}. "
-                "Write to a local one and copy it afterwards."
-            )
-        self.directory = Path(name).expanduser()
+        super().__init__(run_dir)
         self._resume = resume
         self._refuse_if_taken()
         self._check_space()
-
-    def path(self, name: str) -> Path:
-        """Returns where a file of that name lies."""
-        return self.directory / name
 
     def claim(self) -> None:
         """Makes the directory and, for good, a metrics.jsonl in it."""
         self._refuse_if_taken()
         self.directory.mkdir(parents=True, exist_ok=True)
         if self._resume and self.path("metrics.jsonl").exists():
-            for rubbish in self.directory.glob(f"{_UNFINISHED}*"):
-                rubbish.unlink()  # A kill has left it.
+            self.remove_unfinished()
             return
         try:
             # Of two runs that start at once in the same empty directory,
@@ -102,21 +162,11 @@ class RunFiles:
         except FileExistsError:
             raise self._taken() from None
 
-    def append_row(self, row: Mapping[str, Any]) -> None:
-        """Adds a line to metrics.jsonl and hands it to the system at once.
-
-        If the disk fills up halfway, the half line is taken back.
-        """
-        line = json.dumps(row, allow_nan=False) + "\n"
-        unsent = line.encode()
-        with self.path("metrics.jsonl").open("ab", buffering=0) as file:
-            whole = file.tell()
-            try:
-                while unsent:
-                    unsent = unsent[file.write(unsent) :]
-            except OSError:
-                file.truncate(whole)
-                raise
+    def append_row(
+        self, row: Mapping[str, Any], name: str = "metrics.jsonl"
+    ) -> None:
+        """Adds a line to a file of rows and hands it to the system at once."""
+        _files.append_row(self.path(name), row)
 
     def keep_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Cuts metrics.jsonl back to its first rows, if it has others.
@@ -124,57 +174,13 @@ class RunFiles:
         Args:
             rows: What it is to hold.
         """
-        lines = [json.dumps(row, allow_nan=False) + "\n" for row in rows]
-        text = "".join(lines)
-        if self.path("metrics.jsonl").read_text(encoding="utf-8") != text:
-            self.write("metrics.jsonl", lambda path: path.write_text(text))
-
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """Returns what stands in a JSON file; None if it isn't there."""
-        try:
-            return json.loads(self.path(name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise ValueError(
-                f"The file {self.path(name)} can't be read: {error}. "
-                "Choose another run_dir."
-            ) from None
-
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a JSON file; there is either all of it or nothing."""
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        self.write(name, lambda path: path.write_text(text, encoding="utf-8"))
-
-    def write(self, name: str, writer: Callable[[Path], Any]) -> None:
-        """Has `writer` write a file of that name, whole or not at all.
-
-        Args:
-            name: The file's name.
-            writer: Writes the file at the path that it is given. The path
-                ends as `name` does, since some writers go by that.
-        """
-        temporary = self.path(f"{_UNFINISHED}{os.getpid()}-{name}")
-        try:
-            writer(temporary)
-            os.replace(temporary, self.path(name))
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def names(self) -> list[str]:
-        """Returns the names of the files there are."""
-        return sorted(path.name for path in self.directory.iterdir())
+        path = self.path("metrics.jsonl")
+        if path.read_text(encoding="utf-8") != _files.lines_of(rows):
+            _files.write_rows(path, rows)
 
     def _refuse_if_taken(self) -> None:
-        if not self.directory.exists():
-            return
-        if not self.directory.is_dir():
-            raise NotADirectoryError(
-                "`run_dir` must be a new or empty directory, got "
-                f"run_dir='{self.directory}', which is a file."
-            )
         names = self.names()
-        done = [name for name in names if not name.startswith(_UNFINISHED)]
+        done = [n for n in names if not n.startswith(_files.UNFINISHED)]
         begun = "config.json" in done or done == ["metrics.jsonl"]
         if names and not (self._resume and begun):
             raise self._taken()
@@ -192,13 +198,91 @@ class RunFiles:
         while not existing.exists():
             existing = existing.parent
         usage = shutil.disk_usage(existing)
-        free = usage.free
         # A size of 0 is not a full disk: pseudo file systems tell none.
-        if usage.total and free < REQUIRED_BYTES:
+        if usage.total and usage.free < REQUIRED_BYTES:
             raise OSError(
                 errno.ENOSPC,
                 f"The disk is full: a run needs {REQUIRED_BYTES / 2**20:.0f} "
-                f"MiB, got {free / 2**20:.1f} MiB free. Make room, or choose "
-                "another run_dir (--run_dir)",
+                f"MiB, got {usage.free / 2**20:.1f} MiB free. Make room, or "
+                "choose another run_dir (--run_dir)",
                 str(existing),
             )
+
+
+class SharedDirectory(Directory):
+    """The directory of something that has many runs and can be gone on with.
+
+    It is new, empty, or was begun by the same thing; one process holds it at
+    a time. Making the object only looks; `claimed` takes the directory.
+
+    Args:
+        out_dir: New, empty, or that of the same thing.
+
+    Raises:
+        ValueError: If it isn't on a local file system, or that of another.
+        OSError: If it holds anything else, or is a file.
+    """
+
+    what = ""
+    """What the directory is of, for errors."""
+    about = ""
+    """The file that tells what it is of."""
+
+    def __init__(self, out_dir: str | os.PathLike) -> None:
+        super().__init__(out_dir)
+        self._refuse_others()
+
+    @contextlib.contextmanager
+    def claimed(self, command: str) -> Iterator[None]:
+        """Holds the directory, against a second one at the same time.
+
+        Args:
+            command: What asked for it.
+
+        Raises:
+            OSError: If somebody else holds it, or it can't be made.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        held = os.open(self.directory, os.O_RDONLY)
+        try:
+            self._lock(held)
+            self._refuse_others()
+            self.remove_unfinished()
+            if not self.path(self.about).exists():
+                self._begin(command)
+            yield
+        finally:
+            os.close(held)
+
+    def _begin(self, command: str) -> None:
+        """Writes `about`."""
+        raise NotImplementedError
+
+    def _refuse_other(self, about: Any) -> None:
+        """Raises a ValueError if `about` holds something else."""
+        raise NotImplementedError
+
+    def _refuse_others(self) -> None:
+        names = self.names()
+        about = self.read_json(self.about)
+        if about is not None:
+            self._refuse_other(about)
+        elif any(not name.startswith(_files.UNFINISHED) for name in names):
+            raise FileExistsError(
+                f"`out_dir` must be new, empty or that of the same {self.what}"
+                f", got out_dir='{self.directory}', which holds other files. "
+                "Choose another name (--out_dir)."
+            )
+
+    def _lock(self, descriptor: int) -> None:
+        """Locks the directory for as long as it is open."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"`out_dir` must not be in use by another {self.what}, got "
+                f"out_dir='{self.directory}'. Wait for it, or choose another "
+                "name (--out_dir)."
+            ) from None
+        except OSError:  # Not all file systems can.
+            pass

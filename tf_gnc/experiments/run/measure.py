@@ -4,8 +4,6 @@ The same measures, batch and data as while it trained (tf_gnc.callbacks.Probe),
 so that the rows are too. Gradient noise is the exception: see `measure`.
 """
 
-import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,14 +11,10 @@ from typing import Any
 
 import keras
 
-from tf_gnc import _check, analysis, data
+from tf_gnc import _check, _files, analysis, data
 from tf_gnc.callbacks.measures import FULL, arguments, as_json
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.figures.recorded_runs import (
-    MEASURED,
-    RecordedRun,
-    read_rows,
-)
+from tf_gnc.experiments.figures.recorded_runs import MEASURED, RecordedRun
 from tf_gnc.experiments.run import recording
 from tf_gnc.experiments.run.building import load_images
 from tf_gnc.experiments.user_code import is_own, load_model
@@ -175,13 +169,7 @@ def fill_noise(
 
 def _keep(path: Path, row: dict[str, Any]) -> None:
     """Adds a row to those there are, or its measures to that step's row."""
-    rows = {there["step"]: there for there in read_rows(path, "step")}
+    rows = {there["step"]: there for there in _files.read_rows(path, "step")}
     rows.setdefault(row["step"], {}).update(row)
-    lines = [json.dumps(rows[step], allow_nan=False) for step in sorted(rows)]
     path.parent.mkdir(exist_ok=True)
-    draft = path.with_name(f".unfinished-{path.name}")
-    try:
-        draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    _files.write_rows(path, [rows[step] for step in sorted(rows)])

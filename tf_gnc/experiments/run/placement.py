@@ -1,4 +1,4 @@
-"""Where a run takes place: its strategy, its directory, what it records.
+"""Where a run happens: its strategy, its directory, its backups.
 
 None of this decides what comes out of a run. With several processes the first
 one, the chief, owns the directory; each of the others writes the same files to
@@ -6,7 +6,6 @@ a temporary one that is thrown away, so that all of them do the same things.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_gnc import _files
 from tf_gnc.callbacks import BackupAndRestore
 from tf_gnc.distribute import collectives
 from tf_gnc.distribute.strategies import is_chief, num_processes
@@ -28,10 +28,13 @@ _INDIFFERENT = ("threads", "data_dir", "download")
 
 _AUTO_SECONDS = 30.0
 
+# Has a row {"step": n} for each time that the run was taken up.
+_RESUMED = "resumed.jsonl"
+
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a run is to take place.
+    """Where a run is to happen, and how it is kept.
 
     Attributes:
         strategy: Holds the model.
@@ -50,13 +53,13 @@ class Placement:
     recording: Recording = Recording()
 
 
-class RunPlace:
-    """The place of one run. Making it only looks; `claim` is for good.
+class Workspace:
+    """What one run writes to. Making it only looks; `claim` is for good.
 
     Args:
         config: What to run.
         run_dir: Its directory; None for a new one in `runs`.
-        placement: Where the run is to take place.
+        placement: Where the run is to happen.
 
     Attributes:
         strategy: Holds the model.
@@ -91,10 +94,11 @@ class RunPlace:
             run_dir = new_run_dir(config.dataset, config.method, stamp=_stamp())
         self.directory = run_dir
         if not self.is_chief:
-            self._elsewhere = tempfile.TemporaryDirectory(prefix="tf-gnc-")
-            run_dir = self._elsewhere.name  # Removed with this object.
+            self._temporary = tempfile.TemporaryDirectory(prefix="tf-gnc-")
+            run_dir = self._temporary.name  # Removed with this object.
         self.files = RunFiles(run_dir, placement.resume)
         self.summary: dict[str, Any] | None = None
+        self._has_begun = False
         if placement.resume and self.is_chief:
             self._check_same_run()
 
@@ -105,11 +109,12 @@ class RunPlace:
             about: What stands in config.json.
         """
         self.files.claim()
-        if not self.files.path("config.json").exists():
+        self._has_begun = self.files.path("config.json").exists()
+        if not self._has_begun:
             self.files.write_json("config.json", about)
         summary = Path(self.directory, "summary.json")
         if collectives.from_chief(self.strategy, summary.exists()):
-            self.summary = json.loads(summary.read_text(encoding="utf-8"))
+            self.summary = _files.read_json(summary)
 
     def backups(self) -> list[BackupAndRestore]:
         """Returns the callback that backs the run up, if it is to be."""
@@ -120,11 +125,29 @@ class RunPlace:
             return [BackupAndRestore(folder, min_seconds=_AUTO_SECONDS)]
         return [BackupAndRestore(folder, self._placement.save_freq)]
 
+    def note_start(self, step: int) -> None:
+        """Keeps the step at which a run that had begun before is taken up.
+
+        Args:
+            step: Updates that its backup holds, 0 without one.
+        """
+        if self._has_begun:
+            self.files.append_row({"step": step}, _RESUMED)
+
+    def resumed_steps(self) -> list[int]:
+        """Returns the steps at which the run was taken up, the chief's in all.
+
+        To be called after a step of training, by when the chief has written.
+        """
+        path = Path(self.directory, _RESUMED)
+        return [row["step"] for row in _files.read_rows(path, "step")]
+
     def end(self) -> None:
         """Removes what a run needs no more once its results are there."""
         collectives.barrier(self.strategy)
         if self.is_chief:
             shutil.rmtree(self.files.path("backup"), ignore_errors=True)
+            self.files.path(_RESUMED).unlink(missing_ok=True)
 
     def _check_same_run(self) -> None:
         about = self.files.read_json("config.json")

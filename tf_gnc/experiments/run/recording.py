@@ -13,12 +13,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc import _check, data
+from tf_gnc import _check, _files, data
 from tf_gnc.callbacks import Probe
 from tf_gnc.callbacks.measures import CHEAP, FULL
 from tf_gnc.callbacks.probe_rows import ProbeRows
 from tf_gnc.distribute.strategies import is_chief
+from tf_gnc.doctor.dry_step import measuring
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.run.directory import RunFiles
 
 MEASURES = (*CHEAP, *FULL)
 
@@ -224,12 +226,47 @@ class Checkpoints(keras.callbacks.Callback):
         """Saves if it is time."""
         if (epoch + 1) % self._every:
             return
-        name = f"epoch-{epoch + 1:04}.keras"
-        draft = self._directory / f".unfinished-{name}"
         self._directory.mkdir(parents=True, exist_ok=True)
-        try:
-            self.model.save(draft)  # All processes take part.
-            if is_chief(self.model.distribute_strategy):
-                os.replace(draft, self._directory / name)
-        finally:
-            draft.unlink(missing_ok=True)
+        path = self._directory / f"epoch-{epoch + 1:04}.keras"
+        if is_chief(self.model.distribute_strategy):
+            _files.write(path, self.model.save)
+        else:  # All take part; what they write is thrown away.
+            self.model.save(path)
+
+
+class DisplacementLog(keras.callbacks.Callback):
+    r"""Measures the relative displacement at the end of each epoch.
+
+    That is :math:`\|x_i - x\| / \|x\|` of the step to come, over all trainable
+    weights, mean over the workers i. Takes no step and changes nothing. Leaves
+    displacement.json with a number for each epoch.
+
+    Args:
+        files: Where to write.
+    """
+
+    backed_up = ("displacements",)  # see tf_gnc.callbacks.callback_state
+
+    def __init__(self, files: RunFiles) -> None:
+        super().__init__()
+        self._files = files
+        self._plan = self._measure = None
+        self.displacements: list[float | None] = []
+        """What was measured so far; None where it wasn't finite."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Measures."""
+        plan = self.model._gnc_plan
+        if self._plan is not plan:
+            self._plan, self._measure = plan, measuring(self.model)
+        mean = self._measure().displacements.mean()
+        self.displacements.append(_files.finite_or_none(mean))
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Writes: before the summary, which says that all is there."""
+        self.write()
+
+    def write(self) -> None:
+        """Writes displacement.json; call it for a run that diverged."""
+        content = {"epochs": self.displacements}
+        self._files.write_json("displacement.json", content)

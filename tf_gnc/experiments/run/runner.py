@@ -31,9 +31,8 @@ from tf_gnc.experiments.run.building import (
     steps_of_epoch,
 )
 from tf_gnc.experiments.run.directory import RunFiles
-from tf_gnc.experiments.run.metrics import MetricsLog
-from tf_gnc.experiments.run.placement import Placement, RunPlace
-from tf_gnc.experiments.run.summary import Summary, summarize
+from tf_gnc.experiments.run.metrics import MetricsLog, Summary, summarize
+from tf_gnc.experiments.run.placement import Placement, Workspace
 from tf_gnc.step.train_step import GNCTrainStep
 
 
@@ -43,7 +42,7 @@ class PreparedRun:
 
     Attributes:
         config: What to run.
-        place: Its directory, claimed, its strategy and its backups.
+        workspace: Its directory, claimed, its strategy and its backups.
         images: The data set, in memory or in its files.
         steps_per_epoch: Updates in one pass over the training data.
         schedule: The learning rate as a function of the update.
@@ -51,7 +50,7 @@ class PreparedRun:
     """
 
     config: RunConfig
-    place: RunPlace
+    workspace: Workspace
     images: data.Source
     steps_per_epoch: int
     schedule: Callable[[int], Any]
@@ -60,7 +59,7 @@ class PreparedRun:
     @property
     def files(self) -> RunFiles:
         """The files of the run's directory."""
-        return self.place.files
+        return self.workspace.files
 
 
 def run(
@@ -92,7 +91,7 @@ def prepare(
         run_dir: A new or empty directory. Default: a new one in `runs`,
             named after the data set, the method and the time.
         command: The command that asked for the run, kept in config.json.
-        placement: Where the run takes place. Default: the strategy in whose
+        placement: Where the run happens. Default: the strategy in whose
             scope the call is made, and no backups.
         images: Stand for the data set.
 
@@ -106,7 +105,7 @@ def prepare(
     """
     placement = placement or Placement(tf.distribute.get_strategy())
     placement.recording.check(config)
-    place = RunPlace(config, run_dir, placement)
+    workspace = Workspace(config, run_dir, placement)
     images = images or load_images(config)
     steps = steps_of_epoch(config, images)
     if config.deterministic:
@@ -118,7 +117,7 @@ def prepare(
         model = build_model(config, schedule, images)
     if config.optimizer == "model":
         schedule = _RateOf(model.optimizer)
-    place.claim(
+    workspace.claim(
         {
             "config": config.to_dict(),
             "command": command,
@@ -126,7 +125,7 @@ def prepare(
             "environment": environment.environment(),
         }
     )
-    return PreparedRun(config, place, images, steps, schedule, model)
+    return PreparedRun(config, workspace, images, steps, schedule, model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,24 +159,24 @@ def train(
         FloatingPointError: If a gradient or an epoch's loss isn't finite.
         OSError: If a file can't be written.
     """
-    config, place = prepared.config, prepared.place
-    files = place.files
-    if place.summary is not None:
-        place.end()
-        return Summary(**place.summary)
+    workspace, files = prepared.workspace, prepared.files
+    if workspace.summary is not None:
+        workspace.end()
+        return Summary.from_dict(workspace.summary)
     began = time.perf_counter()
     log = MetricsLog(files, prepared.schedule)
     _fit(prepared, log, callbacks)
     _keep_results(prepared, log)
     summary = summarize(
-        config,
+        prepared.config,
         log,
-        num_replicas=place.strategy.num_replicas_in_sync,
+        num_replicas=workspace.strategy.num_replicas_in_sync,
         steps_per_epoch=prepared.steps_per_epoch,
         seconds=time.perf_counter() - began,
+        resumed_steps=workspace.resumed_steps(),
     )
     files.write_json("summary.json", summary.to_dict())
-    place.end()
+    workspace.end()
     return summary
 
 
@@ -187,13 +186,14 @@ def _fit(
     callbacks: Iterable[keras.callbacks.Callback],
 ) -> None:
     """Trains, from where the last backup is if there is one."""
-    config, place = prepared.config, prepared.place
-    backups = place.backups()
+    config, workspace = prepared.config, prepared.workspace
+    backups = workspace.backups()
     first_step = sum(backup.first_step() for backup in backups)
+    workspace.note_start(first_step)
     training, test = build_datasets(
-        config, prepared.images, place.strategy, first_step
+        config, prepared.images, workspace.strategy, first_step
     )
-    recording, run_dir = place.recording, place.files.directory
+    recording, run_dir = workspace.recording, prepared.files.directory
     probes = recording.probes(
         config,
         prepared.images,
@@ -221,8 +221,8 @@ def _fit(
 
 def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
     """Writes the model and the curves."""
-    config, place, files = prepared.config, prepared.place, prepared.files
-    if place.is_chief:
+    config, files = prepared.config, prepared.files
+    if prepared.workspace.is_chief:
         files.write("model.keras", prepared.model.save)
     else:  # All take part; what it writes is thrown away.
         prepared.model.save("model.keras")

@@ -1,63 +1,46 @@
-"""What a search's runs came to, and the directory that they lie in.
+"""What a search's runs have come to, and the directory that they lie in.
 
 Each run has a directory of its own in it, made by the run itself. Knows
 neither how runs are started nor how their results are shown.
 """
 
 import dataclasses
-import json
+import itertools
 import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tf_gnc.experiments.compare.statistics import Spread, spread
-from tf_gnc.experiments.run.out_dir import OutDir, clear_if_not_begun, read_json
+from tf_gnc.experiments.run.task import ManyRuns, Result
 from tf_gnc.experiments.tune.search import OBJECTIVES, Point, Search
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What a run came to.
-
-    Attributes:
-        numbers: The last row of metrics.jsonl.
-        diverged: The epoch in which it diverged, if it did.
-        displacements: ||x_i - x|| / ||x||, mean over workers, at the end of
-            each epoch.
-    """
-
-    numbers: Mapping[str, Any]
-    diverged: int | None
-    displacements: Sequence[float]
-
-
-@dataclasses.dataclass(frozen=True)
 class Trial:
-    """What came of a point, with all seeds.
+    """What has come of a point, with all seeds.
 
     Attributes:
         point: The values that were tried.
-        outcomes: One for each seed.
+        results: One for each seed; see `Tuning.result`.
     """
 
     point: Point
-    outcomes: Sequence[Outcome]
+    results: Sequence[Result]
 
     @property
     def num_diverged(self) -> int:
         """How many seeds diverged; a single one rules the point out."""
-        return sum(outcome.diverged is not None for outcome in self.outcomes)
+        return sum(result.diverged is not None for result in self.results)
 
     def number(self, name: str) -> Spread:
         """Returns a number of the last epoch, over the seeds that ended."""
         return spread(
             [
-                outcome.numbers[name]
-                for outcome in self.outcomes
-                if outcome.diverged is None
+                result.last(name)
+                for result in self.results
+                if result.diverged is None
             ]
         )
 
@@ -69,9 +52,9 @@ class Trial:
     def displacement(self) -> float | None:
         """Mean over epochs and seeds."""
         means = [
-            statistics.fmean(o.displacements)
-            for o in self.outcomes
-            if o.displacements
+            statistics.fmean(result.displacements)
+            for result in self.results
+            if result.displacements
         ]
         return statistics.fmean(means) if means else None
 
@@ -79,7 +62,9 @@ class Trial:
     def max_displacement(self) -> float | None:
         """Largest over epochs and seeds."""
         return max(
-            (max(o.displacements) for o in self.outcomes if o.displacements),
+            itertools.chain.from_iterable(
+                result.displacements for result in self.results
+            ),
             default=None,
         )
 
@@ -126,7 +111,7 @@ def edges(
     return found
 
 
-class Tuning(OutDir):
+class Tuning(ManyRuns):
     """The directory of a search. Making it only looks; `claimed` takes it.
 
     Args:
@@ -140,67 +125,57 @@ class Tuning(OutDir):
     """
 
     what, about = "search", "tune.json"
+    log_displacement = True
 
     def __init__(self, search: Search, out_dir: str | os.PathLike) -> None:
-        """Looks; see the class."""
         self.search = search
+        self.holdout = search.holdout
         super().__init__(out_dir)
+
+    def check(self) -> None:
+        """Does what `Search.check` does."""
+        self.search.check()
 
     def write_about(self, content: Mapping[str, Any]) -> None:
         """Writes tune.json: the search, and what there is to say of it."""
         content = {"settings": self.search.to_dict(), **content}
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        self.write(self.about, text)
+        self.write_json(self.about, content)
 
-    def run_dir(self, name: str) -> Path:
-        """Returns where a run writes."""
-        return self.directory / "runs" / name
+    def result(self, name: str) -> Result | None:
+        """Returns what a run has come to, None if it has to be run (again).
 
-    def make_way(self, name: str) -> None:
-        """Removes what a run left that was killed before it had begun."""
-        clear_if_not_begun(self.run_dir(name))
-
-    def outcome(self, name: str) -> Outcome | None:
-        """Returns what a run came to, None if it has to be run (again)."""
-        path = self.run_dir(name)
-        ended, diverged = (
-            read_json(path / file) for file in ("summary.json", "diverged.json")
-        )
-        if ended is None and diverged is None:
-            return None
-        lines = (path / "metrics.jsonl").read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in lines.splitlines()]
-        numbers = rows[-1] if rows else {}
-        epoch = None if ended is not None else diverged["epoch"]
-        if epoch is None and numbers[self.search.objective] is None:
-            epoch = numbers["epoch"]  # Not finite, if only on test examples.
-        log = read_json(path / "displacement.json") or {"epochs": []}
-        displacements = [d for d in log["epochs"] if d is not None]
-        return Outcome(numbers, epoch, displacements)
+        One whose objective isn't finite in the end counts as diverged, even
+        if only the test examples say so.
+        """
+        result = super().result(name)
+        if result is None or result.diverged is not None:
+            return result
+        if result.last(self.search.objective) is None:
+            epoch = result.rows[-1]["epoch"]
+            return dataclasses.replace(result, diverged=epoch)
+        return result
 
     def trial(self, point: Point) -> Trial:
-        """Returns what came of a point whose runs have all ended."""
+        """Returns what has come of a point whose runs have all ended."""
         names = self.search.runs(point)
-        return Trial(point, [self.outcome(name) for name in names])
+        return Trial(point, [self.result(name) for name in names])
 
     def num_done(self) -> int:
         """Returns how many runs there is nothing left to do for."""
-        runs = self.directory / "runs"
+        runs = self.path("runs")
         names = [path.name for path in runs.iterdir()] if runs.exists() else []
-        return sum(self.outcome(name) is not None for name in names)
+        return sum(self.result(name) is not None for name in names)
+
+    def _describe_end(self, result: Result) -> str:
+        objective = self.search.objective
+        return f"{objective} {result.last(objective):.4f}"
 
     def _begin(self, command: str) -> None:
         self.write_about({"command": command})
 
     def _refuse_other(self, about: Any) -> None:
-        theirs = about["settings"]
-        ours = self.search.to_dict()
-        for name in {**ours, **theirs}:
-            own, other = ours.get(name), theirs.get(name)
-            if own != other:
-                raise ValueError(
-                    "A search must go on with the settings it began with, got "
-                    f"{name}={own!r} where {self.directory} has {other!r}. "
-                    "Use the same flags, or choose another out_dir "
-                    "(--out_dir)."
-                )
+        ours, theirs = self.search.to_dict(), about["settings"]
+        self._refuse_differences(
+            (name, ours.get(name), theirs.get(name))
+            for name in {**ours, **theirs}
+        )

@@ -1,0 +1,130 @@
+"""Files that are whole or not there, and files with a row of JSON in each line.
+
+Knows paths, bytes and JSON. Whether a file may be replaced, and what it says,
+is up to others. A file under way has another name until it is whole: what a
+kill leaves of it begins with `UNFINISHED`.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+UNFINISHED = ".unfinished-"
+
+
+def write(path: Path, writer: Callable[[Path], Any]) -> None:
+    """Has `writer` write a file, whole or not at all; replaces one there is.
+
+    Args:
+        path: The file.
+        writer: Writes the file at the path that it is given. The path ends as
+            `path` does, since some writers go by that.
+    """
+    draft = path.with_name(f"{UNFINISHED}{path.name}")
+    try:
+        writer(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_content(path: Path, content: bytes | str) -> None:
+    """Writes text or bytes, whole or not at all."""
+    if isinstance(content, str):
+        content = content.encode()
+    write(path, lambda draft: draft.write_bytes(content))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, whole or not at all.
+
+    Raises:
+        ValueError: If `content` holds a number that isn't finite.
+    """
+    write_content(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a JSON file says, None if it isn't there.
+
+    Raises:
+        ValueError: If it can't be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(
+            f"The file {path} can't be read: {error}. Move it out of the way, "
+            "or choose another directory."
+        ) from None
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a file with a row in each line, whole or not at all."""
+    write_content(path, lines_of(rows))
+
+
+def lines_of(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Returns what a file of these rows holds."""
+    return "".join(map(_line, rows))
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Adds a line to a file of rows and hands it to the system at once.
+
+    If the disk fills up halfway, the half line is taken back.
+    """
+    unsent = _line(row).encode()
+    with path.open("ab", buffering=0) as file:
+        whole = file.tell()
+        try:
+            while unsent:
+                unsent = unsent[file.write(unsent) :]
+        except OSError:
+            file.truncate(whole)
+            raise
+
+
+def read_rows(path: Path, key: str) -> list[dict[str, Any]]:
+    """Returns the rows of a file of JSON lines; none if it isn't there.
+
+    Args:
+        path: The file. Half a line at its end is being written.
+        key: What each row must have, a whole number.
+
+    Raises:
+        ValueError: If it holds anything else.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            row = json.loads(line)
+            int(row[key])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"Line {number} of {path} must be a row of JSON with "
+                f"{key!r}, got {line[:60].rstrip()!r}. Move the file out of "
+                "the way."
+            ) from None
+        rows.append(row)
+    return rows
+
+
+def finite_or_none(value: Any) -> float | None:
+    """Returns `value` as a float, or None if JSON has no word for it."""
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
