@@ -121,7 +121,7 @@ def _child() -> None:
 
     import tf_gnc
     from tf_gnc.distribute import make_strategy
-    from tf_gnc.distribute.sharding import deal_out
+    from tf_gnc.distribute.sharding import make_own_rows
     from tf_gnc.models.resnet import resnet
 
     tf_gnc.set_threads()
@@ -144,7 +144,7 @@ def _child() -> None:
             noise=tf_gnc.GradientNoise(alpha=0.1),
             num_workers=NUM_WORKERS,
         )
-    data = deal_out(make_rows, batch, strategy)
+    data = make_own_rows(make_rows, batch, strategy)
     # Two steps build and warm up all that `fit` calls for each batch.
     model.fit(data, steps_per_epoch=2, verbose=0)
     iterator = iter(data)
