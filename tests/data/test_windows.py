@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_gnc.data import _random_bits, windows
+from tf_gnc.data import _random_bits, image_files
 
 
 def random_windows(size, num):
     seeds = np.stack([np.full(num, 3), np.arange(num)], axis=1)
     dataset = tf.data.Dataset.from_tensor_slices(seeds)
-    dataset = dataset.map(lambda seed: windows.random_window(size, seed))
+    dataset = dataset.map(lambda seed: image_files.random_window(size, seed))
     return dataset.batch(num).get_single_element().numpy()
 
 
 def by_hand(size, seed):
     """The same by a loop that stops at the first candidate that fits."""
-    bits = _random_bits.random_bits([seed], windows._WINDOW, 32)
+    bits = _random_bits.random_bits([seed], image_files._WINDOW, 32)
     draws = _random_bits.uniform(bits)[0].numpy().astype(float)
     for i in range(10):
         area, aspect, turned = draws[2 + i], draws[12 + i], draws[22 + i]
@@ -52,7 +52,7 @@ def test_random_window__any_size__lies_inside(size):
 
 def test_random_window__nothing_fits__is_the_central_square():
     # 8 % of the area at an aspect of 3/4 is 24 pixels high.
-    assert windows.random_window((10, 1000), (0, 0)).numpy().tolist() == [
+    assert image_files.random_window((10, 1000), (0, 0)).numpy().tolist() == [
         0, 495, 10, 10,
     ]  # fmt: skip
 
@@ -85,4 +85,6 @@ def test_random_window__small_ones__have_uniform_area_place_and_turn():
     ],
 )
 def test_central_window__of_224_in_256__is_the_one_worked_out(size, window):
-    assert windows.central_window(size, 224 / 256).numpy().tolist() == window
+    assert (
+        image_files.central_window(size, 224 / 256).numpy().tolist() == window
+    )

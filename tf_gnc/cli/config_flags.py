@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.data import DATASETS, DatasetDefaults
 from tf_gnc.distribute.strategies import STRATEGIES
-from tf_gnc.experiments import DEFAULTS, METHODS, RunConfig
+from tf_gnc.experiments import METHODS, RunConfig
 from tf_gnc.experiments.config import (
     DTYPES,
     LARS_VARIANTS,
@@ -16,7 +17,6 @@ from tf_gnc.experiments.config import (
     OPTIMIZERS,
     SCHEDULES,
 )
-from tf_gnc.experiments.defaults import DatasetDefaults
 from tf_gnc.models import MODELS
 
 # Where a flag's name isn't the configuration's.
@@ -83,7 +83,7 @@ def _define_data(flag_set: FlagSet) -> None:
         "An experiment by name: `tf-gnc reproduce --list` has them. It brings "
         "its data set; other flags change it.",
     )
-    flag_set.choice("dataset", DEFAULTS, "What to train on.", "digits")
+    flag_set.choice("dataset", DATASETS, "What to train on.", "digits")
     flag_set.text(
         "data_fn",
         "Your own data instead: module:function, where the function returns "
@@ -238,7 +238,7 @@ def _define_noise(flag_set: FlagSet) -> None:
     flag_set.number(
         "alpha",
         "Coefficient of the gradient noise, 0 or more. "
-        + _default(lambda d: d.alpha),
+        + _default(lambda d: d.methods["gnc"]["alpha"]),
     )
     flag_set.number(
         "alpha_rnc",
@@ -319,8 +319,8 @@ def _default(value: Callable[[DatasetDefaults], Any]) -> str:
 def _per_dataset(value: Callable[[DatasetDefaults], Any]) -> str:
     """Returns, for instance, "40 (digits), 160 (cifar10, cifar100)"."""
     names: dict[Any, list[str]] = {}
-    for name, defaults in DEFAULTS.items():
-        names.setdefault(value(defaults), []).append(name)
+    for name, settings in DATASETS.items():
+        names.setdefault(value(settings.defaults), []).append(name)
     if len(names) == 1:
         return str(next(iter(names)))
     return ", ".join(f"{v} ({', '.join(n)})" for v, n in names.items())

@@ -17,7 +17,6 @@ from tf_gnc.cli.command import FlagSet, UsageError
 from tf_gnc.data import DATASETS
 from tf_gnc.distribute.strategies import STRATEGIES, is_chief
 from tf_gnc.experiments import (
-    DEFAULTS,
     METHODS,
     RunConfig,
     build_model,
@@ -82,7 +81,7 @@ def build_flags() -> FlagSet:
     flag_set = FlagSet(_USAGE, _SUMMARY)
     with flag_set.group("The run"):
         flag_set.choice(
-            "dataset", DEFAULTS, "Whose shape the pictures have.", "digits"
+            "dataset", DATASETS, "Whose shape the pictures have.", "digits"
         )
         flag_set.choice("model", models.MODELS, "Which network.", None)
         flag_set.choice("method", METHODS, "What noise.", "gnc")

@@ -110,7 +110,7 @@ def training_dataset(
         raise ValueError(
             "`preprocess` must have zoom=False for pictures in memory, which "
             "all have their final size, got zoom=True. Use padding=4 instead, "
-            "or read from files with tf_gnc.data.imagenet."
+            "or read from files with tf_gnc.data.ImageFiles."
         )
 
     def epoch_seeds(epoch: tf.Tensor) -> tf.Tensor:

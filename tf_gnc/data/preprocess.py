@@ -33,7 +33,7 @@ class Preprocess:
         erase: Whether training erases a rectangle in every other picture.
         zoom: Whether training cuts out a window of random area and aspect and
             scales it. Only for pictures that are decoded as they are read:
-            see `tf_gnc.data.imagenet`, which does it.
+            see `tf_gnc.data.image_files`, which does it.
 
     Raises:
         ValueError: If a number is out of range, or `mean` and `stddev` differ
@@ -71,13 +71,18 @@ class Preprocess:
 
     def without_augmentation(self) -> "Preprocess":
         """Returns a copy that only normalises, in training too."""
-        return dataclasses.replace(
-            self, padding=0, flip=False, erase=False, zoom=False
-        )
+        return Preprocess(self.mean, self.stddev)
 
-    def without_erasing(self) -> "Preprocess":
-        """Returns a copy that never erases."""
-        return dataclasses.replace(self, erase=False)
+    def chosen(self, augment: bool, erasing: bool) -> "Preprocess":
+        """Returns a copy without what isn't wanted.
+
+        Args:
+            augment: Without, training only normalises.
+            erasing: Whether erasing is part of it, where it was.
+        """
+        if not augment:
+            return self.without_augmentation()
+        return dataclasses.replace(self, erase=self.erase and erasing)
 
     def training(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns augmented and normalised float32 pictures.
@@ -110,3 +115,8 @@ class Preprocess:
         lines = tf.reshape(images, (-1, height * width * channels))
         lines = (tf.cast(lines, tf.float32) - mean) * (1 / stddev)
         return tf.reshape(lines, (-1, *shape))
+
+
+def in_bytes(*shares: float) -> tuple[float, ...]:
+    """Returns numbers from 0 to 1 as bytes, from 0 to 255, not rounded."""
+    return tuple(255 * share for share in shares)

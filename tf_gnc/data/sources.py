@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc.data import pipeline
-from tf_gnc.data.registry import DATASETS
+from tf_gnc.data.preprocess import Preprocess
 
 # Examples; any number gives the same result.
 _EVALUATION_BATCH = 1000
@@ -15,7 +15,7 @@ _OWN_EVALUATION_BATCH = 500
 
 
 class Source(Protocol):
-    """Where a run's batches come from: `Images` or `ImageNet`."""
+    """Where a run's batches come from: `Images`, `ImageFiles`, `OwnData`."""
 
     @property
     def num_train(self) -> int:
@@ -60,20 +60,20 @@ class Images:
     """A data set of pictures in memory.
 
     Args:
-        name: The data set's name in the registry.
         train_images: uint8, `(n, height, width, channels)`.
         train_labels: int64, `(n,)`, from 0 to `num_classes - 1`.
         test_images: As `train_images`.
         test_labels: As `train_labels`.
         num_classes: How many different labels there can be.
+        preprocess: Augmentation and normalisation. Default: scale to 0..1.
     """
 
-    name: str
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     num_classes: int
+    preprocess: Preprocess = Preprocess()
 
     @property
     def num_train(self) -> int:
@@ -96,17 +96,12 @@ class Images:
         first_step: int = 0,
     ) -> tf.data.Dataset:
         """Returns endless training batches; see `training_dataset`."""
-        preprocess = DATASETS[self.name].preprocess
-        if not augment:
-            preprocess = preprocess.without_augmentation()
-        if not erasing:
-            preprocess = preprocess.without_erasing()
         return pipeline.training_dataset(
             self.train_images,
             self.train_labels,
             batch_size=batch_size,
             seed=seed,
-            preprocess=preprocess,
+            preprocess=self.preprocess.chosen(augment, erasing),
             rows=rows,
             first_step=first_step,
         )
@@ -117,7 +112,7 @@ class Images:
             self.test_images,
             self.test_labels,
             batch_size=_EVALUATION_BATCH,
-            preprocess=DATASETS[self.name].preprocess,
+            preprocess=self.preprocess,
         )
 
 
@@ -202,7 +197,7 @@ def hold_out(source: Source, share: float, seed: int) -> Images | OwnData:
     Example:
         >>> pictures = np.zeros((10, 1, 1, 1), np.uint8)
         >>> images = Images(
-        ...     "digits", pictures, np.arange(10), pictures, np.zeros(10), 10)
+        ...     pictures, np.arange(10), pictures, np.zeros(10), 10)
         >>> held = hold_out(images, 0.2, seed=0)
         >>> held.num_train, len(held.test_images)
         (8, 2)

@@ -4,7 +4,7 @@ A file imports only from lower floors and from this folder.
 """
 
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.defaults import DEFAULTS, make_config
+from tf_gnc.experiments.defaults import make_config
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.run.metrics import Summary
 from tf_gnc.experiments.run.placement import Placement
@@ -17,7 +17,6 @@ from tf_gnc.experiments.run.runner import (
 )
 
 __all__ = [
-    "DEFAULTS",
     "METHODS",
     "Placement",
     "PreparedRun",

@@ -31,7 +31,12 @@ def sources(tmp_path_factory):
         pictures = rng.integers(0, 256, (16, *settings.input_shape), np.uint8)
         labels = rng.integers(0, settings.num_classes, 16)
         found[name] = data.Images(
-            name, pictures, labels, pictures, labels, settings.num_classes
+            pictures,
+            labels,
+            pictures,
+            labels,
+            settings.num_classes,
+            settings.preprocess,
         )
     return found
 

@@ -6,7 +6,7 @@ import pytest
 
 import tf_gnc
 from tf_gnc import data
-from tf_gnc.experiments import DEFAULTS, METHODS, make_config, run
+from tf_gnc.experiments import METHODS, make_config, run
 from tf_gnc.experiments.run.runner import (
     build_datasets,
     learning_rates,
@@ -195,13 +195,18 @@ def test_run__each_data_sets_defaults__train_on_made_up_pictures(
     pictures = rng.integers(0, 256, (16, *settings.input_shape), np.uint8)
     labels = rng.integers(0, settings.num_classes, 16)
     made_up = data.Images(
-        dataset, pictures, labels, pictures, labels, settings.num_classes
+        pictures,
+        labels,
+        pictures,
+        labels,
+        settings.num_classes,
+        settings.preprocess,
     )
     monkeypatch.setattr(data, "load", lambda *args: made_up)
     config = make_config(
         dataset, method, model=model, num_workers=4, batch_size=8, epochs=1
     )
-    assert config.model == (model or DEFAULTS[dataset].model)
+    assert config.model == (model or settings.defaults.model)
     summary = run(config, tmp_path / "run")
     assert 0 <= summary.val_accuracy <= 1
 

@@ -387,9 +387,7 @@ def test_tuning__claimed_twice_or_by_another__is_refused(tmp_path):
 
 def _images(size):
     pictures = np.arange(size, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    return data.Images(
-        "digits", pictures, np.arange(size), pictures[:1], np.zeros(1), 10
-    )
+    return data.Images(pictures, np.arange(size), pictures[:1], np.zeros(1), 10)
 
 
 def test_hold_out__pictures__parts_of_the_training_set_by_seed():

@@ -1,7 +1,7 @@
 """The rows of the paper's tables 1 to 5 and of its Fig. 3 (c).
 
 Source   Haruki et al. (2019), arXiv:1906.10822. Settings: Tables 3 to 5 and
-         appendix A; `tf_gnc.experiments.DEFAULTS` holds what is the same for
+         appendix A; `tf_gnc.data.sets` hold what is the same for
          all rows of a data set. Accuracies: Tables 1, 2 and 6.
 """
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
+from tf_gnc.data import DATASETS
 from tf_gnc.experiments.compare.plan import Plan, Published, make_plan
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config
@@ -33,7 +34,7 @@ class Recipe:
         table: Where it belongs: "table1", "table2", "fig3c", "mlperf" or
             "laptop".
         summary: One line for people.
-        dataset: A key of `tf_gnc.experiments.DEFAULTS`.
+        dataset: A key of `tf_gnc.data.DATASETS`.
         settings: Fields of `RunConfig` for all methods. What isn't here is
             what `make_config` makes of the data set and the method.
         source: Where settings and published numbers come from.
@@ -141,10 +142,7 @@ class Recipe:
         settings = {**self.settings, **_DEBUG, "learning_rate": 0.01}
         for name in ("decay_steps", "collapse_epoch", "start_rate"):
             settings.pop(name, None)
-        if self.dataset == "imagenet2012":
-            settings["image_size"] = 32
-        else:
-            settings["model"] = "resnet8"
+        settings |= DATASETS[self.dataset].defaults.debug
         if "gnc_to_rnc" not in self.methods:
             del settings["switch_epoch"]
         return dataclasses.replace(

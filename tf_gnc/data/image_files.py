@@ -1,14 +1,16 @@
-r"""ImageNet: from JPEGs in files to batches for `fit`, the same every time.
+r"""From JPEGs in files to batches for `fit`, the same ones every time.
 
 What a batch holds is a function of (seed, step) alone, as in pipeline.py; but
-the pictures, 150 gigabytes of JPEGs of all sizes, stay on the disk. Only a
-process's own rows are decoded, and of each picture only the part that is
+the pictures, of all sizes and too many for the memory, stay on the disk. Only
+a process's own rows are decoded, and of each picture only the part that is
 wanted, straight from the JPEG.
 
-Knows nothing of Keras or of tf.distribute.
+Knows nothing of data sets, of Keras or of tf.distribute. A window is int32
+`(top, left, height, width)`, inside the picture.
 
 Symbols   n     number of examples
           size  (2,), height and width of a picture as it is stored
+          seed  (2,), integers, of this picture in this epoch
 """
 
 import dataclasses
@@ -17,34 +19,36 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.data import shards, windows
+from tf_gnc.data import _random_bits, shards
 from tf_gnc.data.preprocess import Preprocess
-from tf_gnc.data.registry import DATASETS
 from tf_gnc.data.shards import Records
-
-_NAME = "imagenet2012"
 
 # Goyal et al. evaluate on the central 224 pixels after scaling to 256.
 _CENTRAL_SHARE = 224 / 256
 _EVALUATION_BATCH = 200  # Examples; any number gives the same result.
 
+_WINDOW = 4  # salt; augment.py has the smaller numbers
+_NUM_CANDIDATES = 10
+_AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+
 
 @dataclasses.dataclass(frozen=True)
-class ImageNet:
-    """ImageNet in its files.
+class ImageFiles:
+    """A data set of pictures that stay in their files.
 
     Args:
-        train: 1,281,167 examples.
-        test: The 50,000 examples of the split "validation", which everybody
-            tests on: the labels of the split "test" were never published.
+        train: The examples to train on.
+        test: Those to test on.
         num_classes: How many different labels there can be.
+        preprocess: Augmentation and normalisation.
         image_size: Height and width to which pictures are scaled.
     """
 
     train: Records
     test: Records
     num_classes: int
-    image_size: int = DATASETS[_NAME].input_shape[0]
+    preprocess: Preprocess
+    image_size: int
 
     @property
     def num_train(self) -> int:
@@ -67,16 +71,11 @@ class ImageNet:
         first_step: int = 0,
     ) -> tf.data.Dataset:
         """Returns endless training batches; see `training_dataset`."""
-        preprocess = DATASETS[_NAME].preprocess
-        if not augment:
-            preprocess = preprocess.without_augmentation()
-        if not erasing:
-            preprocess = preprocess.without_erasing()
         return training_dataset(
             self.train,
             batch_size=batch_size,
             seed=seed,
-            preprocess=preprocess,
+            preprocess=self.preprocess.chosen(augment, erasing),
             rows=rows,
             first_step=first_step,
             image_size=self.image_size,
@@ -87,6 +86,7 @@ class ImageNet:
         return evaluation_dataset(
             self.test,
             _EVALUATION_BATCH,
+            self.preprocess,
             image_size=self.image_size,
         )
 
@@ -96,7 +96,7 @@ def training_dataset(
     *,
     batch_size: int,
     seed: int,
-    preprocess: Preprocess | None = None,
+    preprocess: Preprocess,
     rows: tuple[int, int] | None = None,
     first_step: int = 0,
     image_size: int = 224,
@@ -120,7 +120,7 @@ def training_dataset(
         batch_size: Examples per global batch, at most n.
         seed: At least 0.
         preprocess: Augmentation and normalisation. Without `zoom` the window
-            is that of evaluation. Default: the paper's.
+            is that of evaluation.
         rows: `(a, b)` yields only rows a to b - 1 of each global batch, and
             decodes no others. Default: all rows.
         first_step: Starts with the batch of this step. What lies before it in
@@ -136,7 +136,6 @@ def training_dataset(
             included.
     """
     image_size = _check.integer("image_size", image_size, minimum=1)
-    preprocess = preprocess or DATASETS[_NAME].preprocess
     examples = shards.training_records(
         records,
         batch_size=batch_size,
@@ -148,8 +147,8 @@ def training_dataset(
     def load(seed: tf.Tensor, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         def window(size: tf.Tensor) -> tf.Tensor:
             if preprocess.zoom:
-                return windows.random_window(size, seed)
-            return windows.central_window(size, _CENTRAL_SHARE)
+                return random_window(size, seed)
+            return central_window(size, _CENTRAL_SHARE)
 
         contents, label = records.parse(raw)
         image = decode(contents, window, image_size)
@@ -167,7 +166,7 @@ def training_dataset(
 def evaluation_dataset(
     records: Records,
     batch_size: int,
-    preprocess: Preprocess | None = None,
+    preprocess: Preprocess,
     image_size: int = 224,
 ) -> tf.data.Dataset:
     """Returns every example once, in order, its central part, normalised.
@@ -179,7 +178,6 @@ def evaluation_dataset(
         records: The examples.
         batch_size: Examples per batch; the last one holds what is left.
         preprocess: Normalisation; its augmentation plays no part here.
-            Default: that of ImageNet.
         image_size: Height and width of the result.
 
     Returns:
@@ -190,10 +188,9 @@ def evaluation_dataset(
     """
     batch_size = _check.integer("batch_size", batch_size, minimum=1)
     image_size = _check.integer("image_size", image_size, minimum=1)
-    preprocess = preprocess or DATASETS[_NAME].preprocess
 
     def window(size: tf.Tensor) -> tf.Tensor:
-        return windows.central_window(size, _CENTRAL_SHARE)
+        return central_window(size, _CENTRAL_SHARE)
 
     def load(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         contents, label = records.parse(raw)
@@ -233,3 +230,60 @@ def decode(
     image = tf.cond(tf.io.is_jpeg(contents), from_jpeg, from_others)
     image = tf.image.resize(image, (image_size, image_size), "bicubic")
     return tf.saturate_cast(tf.round(image), tf.uint8)
+
+
+def random_window(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    r"""Returns a window of random area, aspect and place.
+
+    A window has 8 % to 100 % of the picture's area and an aspect between 3/4
+    and 4/3, both uniform; it lies or stands with probability 1/2 each. The
+    first of 10 that fits counts, at a uniform place; if none does, the
+    largest central square.
+
+    Paper: Goyal et al. (2017), arXiv:1706.02677, section 5.1, "scale and
+    aspect ratio data augmentation"; the numbers are those of the code that it
+    cites, fb.resnet.torch.
+    Deviation from the paper: none.
+
+    Args:
+        size: Height and width of the picture, integers, `(2,)`.
+        seed: Integers, `(2,)`.
+
+    Example:
+        >>> random_window([375, 500], [0, 7]).numpy().tolist()
+        [4, 81, 355, 296]
+    """
+    size = tf.cast(size, tf.int32)
+    bits = _random_bits.random_bits([seed], _WINDOW, 2 + 3 * _NUM_CANDIDATES)[0]
+    draws = _random_bits.uniform(bits)
+    areas, aspects, turned = tf.unstack(tf.reshape(draws[2:], (3, -1)))
+    pixels = tf.cast(tf.reduce_prod(size), tf.float32)
+    pixels *= _AREA[0] + (_AREA[1] - _AREA[0]) * areas
+    aspects = _ASPECT[0] + (_ASPECT[1] - _ASPECT[0]) * aspects
+    aspects = tf.where(turned < 0.5, aspects, 1 / aspects)
+    sizes = tf.sqrt(tf.stack([pixels / aspects, pixels * aspects], axis=1))
+    sizes = tf.maximum(tf.cast(tf.round(sizes), tf.int32), 1)  # (10, 2)
+    fits = tf.reduce_all(sizes <= size, axis=1)
+    chosen = sizes[tf.argmax(tf.cast(fits, tf.int32))]
+    # A draw is below 1, so that the place is at most size - chosen.
+    room = tf.cast(size - chosen + 1, tf.float32)
+    window = tf.concat([tf.cast(draws[:2] * room, tf.int32), chosen], axis=0)
+    return tf.where(tf.reduce_any(fits), window, central_window(size, 1.0))
+
+
+def central_window(size: tf.Tensor, share: float) -> tf.Tensor:
+    """Returns the central square whose side is `share` of the shorter side.
+
+    Args:
+        size: Height and width of the picture, integers, `(2,)`.
+        share: Above 0, at most 1.
+
+    Example:
+        >>> central_window([256, 512], 224 / 256).numpy().tolist()
+        [16, 144, 224, 224]
+    """
+    size = tf.cast(size, tf.int32)
+    shorter = tf.cast(tf.reduce_min(size), tf.float32)
+    side = tf.maximum(tf.cast(tf.round(share * shorter), tf.int32), 1)
+    sides = tf.stack([side, side])
+    return tf.concat([(size - sides) // 2, sides], axis=0)

@@ -4,7 +4,7 @@ import pytest
 
 from tests import imagenet_files
 from tf_gnc import data
-from tf_gnc.data import DatasetNotFoundError
+from tf_gnc.data import DatasetNotFoundError, prepared
 
 
 @pytest.mark.parametrize("download", [False, True])
@@ -34,7 +34,7 @@ def test_load__archives_there_and_download__lets_tfds_prepare(
         asked.append(name)
         return str(imagenet_files.write(data_dir))
 
-    monkeypatch.setattr(data.source, "_download", prepare)
+    monkeypatch.setattr(prepared, "_download", prepare)
     got = data.load("imagenet2012", tmp_path, download=True)
     assert (
         asked == ["imagenet2012"] and got.num_train == imagenet_files.NUM_TRAIN

@@ -1,4 +1,4 @@
-"""ImageNet's loading code on tiny files of the same kind."""
+"""Pictures that stay in their files: tiny ones, of ImageNet's kind."""
 
 import itertools
 import shutil
@@ -11,10 +11,11 @@ import tensorflow_datasets as tfds
 from tests import imagenet_files
 from tests.imagenet_files import NUM_FILES, NUM_TEST, NUM_TRAIN
 from tf_gnc import data
-from tf_gnc.data import imagenet, shards
+from tf_gnc.data import image_files, shards
 
 BATCH = 8
 PLAIN = data.Preprocess((0.0,), (1.0,))
+FULL = data.DATASETS["imagenet2012"].preprocess
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,18 @@ def whole(records):
     return batches(records, 21)
 
 
+def training_dataset(records, **arguments):
+    defaults = {
+        "batch_size": BATCH,
+        "seed": 1,
+        "image_size": 8,
+        "preprocess": FULL,
+    }
+    return image_files.training_dataset(records, **{**defaults, **arguments})
+
+
 def batches(records, num, **arguments):
-    arguments = {"batch_size": BATCH, "seed": 1, "image_size": 8} | arguments
-    dataset = imagenet.training_dataset(records, **arguments)
+    dataset = training_dataset(records, **arguments)
     return list(dataset.take(num).as_numpy_iterator())
 
 
@@ -78,7 +88,7 @@ def test_training__its_settings__are_those_of_the_registry(data_dir):
     for augment in (True, False):
         training = source.training(batch_size=BATCH, seed=1, augment=augment)
         (images, targets), *_ = training.take(1).as_numpy_iterator()
-        settings = data.DATASETS["imagenet2012"].preprocess
+        settings = FULL
         if not augment:
             settings = settings.without_augmentation()
         want = batches(source.train, 1, preprocess=settings, image_size=224)
@@ -159,9 +169,7 @@ def test_training_dataset__rows_and_first_step__parse_nothing_else(records):
             return tf.identity(contents), label
 
     picky = shards.Records(records.paths, records.lengths, parse)
-    dataset = imagenet.training_dataset(
-        picky, batch_size=BATCH, seed=1, rows=(2, 4), first_step=3, image_size=8
-    )
+    dataset = training_dataset(picky, rows=(2, 4), first_step=3)
     # Without its prefetching, which would go on into the next epoch.
     got = shards.training_records(
         picky, batch_size=BATCH, seed=1, rows=(2, 4), first_step=3
@@ -196,15 +204,13 @@ def test_training_dataset__one_thread__same_bits(records, whole):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.autotune.enabled = False
-    dataset = imagenet.training_dataset(
-        records, batch_size=BATCH, seed=1, image_size=8
-    ).with_options(options)
+    dataset = training_dataset(records).with_options(options)
     got = list(dataset.take(9).as_numpy_iterator())
     assert_same(got, whole[:9])
 
 
 def test_training_dataset__graph__decodes_in_one_op_without_python(records):
-    dataset = imagenet.training_dataset(records, batch_size=BATCH, seed=1)
+    dataset = training_dataset(records, image_size=224)
     assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
     graph = dataset._as_serialized_graph().numpy()
     assert b"DecodeAndCropJpeg" in graph and b"PyFunc" not in graph
@@ -224,7 +230,7 @@ def central(number, size):
 def test_evaluation_dataset__any__every_example_once_in_order(data_dir):
     test = data.load("imagenet2012", data_dir).test
     got = list(
-        imagenet.evaluation_dataset(test, 4, PLAIN, 8).as_numpy_iterator()
+        image_files.evaluation_dataset(test, 4, PLAIN, 8).as_numpy_iterator()
     )
     assert [len(batch[1]) for batch in got] == [4, 4, 2]
     builder = tfds.builder_from_directory(data_dir / "imagenet2012" / "5.1.0")
@@ -249,11 +255,11 @@ def test_training_dataset__not_augmented__shows_the_central_window(records):
 def test_decode__png_or_grey_jpeg__gives_three_channels():
     picture = imagenet_files.picture(5)
     whole = lambda size: tf.stack([0, 0, size[0], size[1]])  # noqa: E731
-    png = imagenet.decode(tf.io.encode_png(picture), whole, 8)
+    png = image_files.decode(tf.io.encode_png(picture), whole, 8)
     want = tf.image.resize(picture, (8, 8), "bicubic").numpy().clip(0, 255)
     np.testing.assert_array_equal(png, np.rint(want))
     grey = tf.io.encode_jpeg(picture[..., :1])
-    grey = imagenet.decode(grey, whole, 8).numpy()
+    grey = image_files.decode(grey, whole, 8).numpy()
     assert grey.shape == (8, 8, 3) and (grey[..., 0] == grey[..., 2]).all()
 
 
