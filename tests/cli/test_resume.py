@@ -87,6 +87,9 @@ def test_resume__cut_short__is_the_run_and_then_prints_its_result_again(
     assert "epoch 1/2" not in captured.out
     assert "epoch 2/2" in captured.out
     _assert_same(cut, finished)
+    for run_dir, steps in ((cut, [4]), (finished, [])):
+        summary = json.loads((run_dir / "summary.json").read_text())
+        assert summary["resumed_steps"] == steps
     names = sorted(path.name for path in cut.iterdir())
     assert names == sorted(path.name for path in finished.iterdir())
 

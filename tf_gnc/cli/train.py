@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     except (ValueError, OSError) as error:
         errors.say(USAGE, error, verbose)
         return 2
-    kept = f"What was written is kept in {prepared.place.directory}."
+    kept = f"What was written is kept in {prepared.workspace.directory}."
     try:
         _train(prepared)
     except _FAILURES as error:
@@ -147,7 +147,7 @@ def _save_freq(word: str | None) -> str | int | None:
 
 def _train(prepared: PreparedRun) -> None:
     """Trains, showing what goes on and what came out."""
-    if not prepared.place.is_chief:
+    if not prepared.workspace.is_chief:
         train(prepared)
         return
     config, files = prepared.config, prepared.files

@@ -73,6 +73,16 @@ def test_workspace__run_has_ended__knows_the_summary(begun):
     assert workspace.summary == {"epochs": 2}
 
 
+def test_note_start__each_time_that_it_is_taken_up__is_kept(tmp_path):
+    for step, known in ((0, []), (0, [0]), (3, [0, 3])):
+        workspace = _workspace(tmp_path / "run")
+        workspace.claim({"config": _config().to_dict()})
+        workspace.note_start(step)
+        assert workspace.resumed_steps() == known
+    workspace.end()
+    assert workspace.files.names() == ["config.json", "metrics.jsonl"]
+
+
 def test_workspace__config_is_no_json__is_refused_by_name(begun):
     (begun / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json can't be read"):

@@ -144,7 +144,8 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all values as JSON can hold them."""
-        return dataclasses.asdict(self)
+        resumed = list(self.resumed_steps)
+        return {**dataclasses.asdict(self), "resumed_steps": resumed}
 
 
 def summarize(
