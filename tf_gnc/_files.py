@@ -121,7 +121,7 @@ def read_rows(path: Path, key: str) -> list[dict[str, Any]]:
 
 
 def finite_or_none(value: Any) -> float | None:
-    """Returns `value` as a float, or None if JSON has no word for it."""
+    """Returns `value` as a float, or None if it isn't finite."""
     value = float(value)
     return value if math.isfinite(value) else None
 

@@ -210,7 +210,7 @@ def test_analyze__two_runs__draws_what_there_is_and_names_the_rest(
     paths = [str(runs / name) for name in ("rnc", "dpsgd")]
     assert main(["analyze", *paths, f"--out_dir={out}"]) == 0
     said = capsys.readouterr().out
-    assert "Not drawn for want of data: fig4a_condition_numbers, " in said
+    assert "Not drawn, since nothing was recorded: fig4a_cond" in said
     page = (out / "index.html").read_text()
     assert "Not recorded by: dpsgd." in page
     assert "tf-gnc train --probe=smoothness" in page

@@ -70,7 +70,7 @@ def test_load__files_with_examples_missing__error_names_both(tmp_path):
     file = directory / "cifar10-train.parquet-00000-of-00001"
     table = pyarrow.parquet.read_table(file)
     pyarrow.parquet.write_table(table.slice(0, 90), file)
-    with pytest.raises(ValueError, match="holds 90 examples .* promises 100"):
+    with pytest.raises(ValueError, match="holds 90 examples .* says 100"):
         load("cifar10", tmp_path)
 
 

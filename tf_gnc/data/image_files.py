@@ -233,11 +233,11 @@ def decode(
 
 
 def random_window(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    r"""Returns a window of random area, aspect and place.
+    r"""Returns a window of random area, aspect and position.
 
     A window has 8 % to 100 % of the picture's area and an aspect between 3/4
     and 4/3, both uniform; it lies or stands with probability 1/2 each. The
-    first of 10 that fits counts, at a uniform place; if none does, the
+    first of 10 that fits counts, at a uniform position; if none does, the
     largest central square.
 
     Paper: Goyal et al. (2017), arXiv:1706.02677, section 5.1, "scale and
@@ -265,7 +265,7 @@ def random_window(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     sizes = tf.maximum(tf.cast(tf.round(sizes), tf.int32), 1)  # (10, 2)
     fits = tf.reduce_all(sizes <= size, axis=1)
     chosen = sizes[tf.argmax(tf.cast(fits, tf.int32))]
-    # A draw is below 1, so that the place is at most size - chosen.
+    # A draw is below 1, so that the position is at most size - chosen.
     room = tf.cast(size - chosen + 1, tf.float32)
     window = tf.concat([tf.cast(draws[:2] * room, tf.int32), chosen], axis=0)
     return tf.where(tf.reduce_any(fits), window, central_window(size, 1.0))

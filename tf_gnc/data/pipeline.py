@@ -1,4 +1,4 @@
-"""From arrays in memory to batches for `fit`, the same ones every time.
+"""Batches for `fit` from arrays in memory, repeatable by seed.
 
 What a batch holds is a function of (seed, step) alone: not of the number of
 threads, of how many processes read, or of whether the run began at step 0. So

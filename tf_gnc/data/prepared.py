@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class DatasetNotFoundError(FileNotFoundError):
-    """A data set has not been prepared, and nobody allowed a download."""
+    """A data set has not been prepared, and downloads are not allowed."""
 
 
 def load_images(
@@ -213,7 +213,7 @@ def _read_split(
     if len(images) != promised:
         raise ValueError(
             f"The split {split!r} in {os.fspath(builder.data_path)!r} holds "
-            f"{len(images)} examples where dataset_info.json promises "
+            f"{len(images)} examples but dataset_info.json says "
             f"{promised}. Delete the directory and prepare it again."
         )
     return images, labels

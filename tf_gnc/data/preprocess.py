@@ -1,4 +1,4 @@
-"""What happens to a picture on its way from memory to the network.
+"""Augmentation and normalisation of a data set's pictures.
 
 One object per data set holds the whole recipe, for training and for
 evaluation, so that the two cannot drift apart.

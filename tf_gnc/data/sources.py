@@ -1,4 +1,4 @@
-"""What a run asks of any data set, and the data sets that lie in memory."""
+"""What a run needs from any data set, and the data sets in memory."""
 
 import dataclasses
 from typing import Protocol
@@ -118,7 +118,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class OwnData:
-    """Arrays of the user's, in memory, as they are: nothing is augmented.
+    """The user's own arrays, in memory; nothing is augmented.
 
     Args:
         train: `(x, y)`, with n examples on axis 0 each.
@@ -180,7 +180,7 @@ class OwnData:
 
 
 def hold_out(source: Source, share: float, seed: int) -> Images | OwnData:
-    """Returns a data set whose test examples are some of those to train on.
+    """Returns a data set whose test examples are held out of the training set.
 
     To choose settings by: the accuracy on the real test examples would then
     no longer be that on examples that played no part.

@@ -1,7 +1,7 @@
 """Handwritten digits, 8x8 pixels, which need no download.
 
 1,437 to train on, 360 to test on; `digits_builder/` says whose they are. Its
-defaults were found by trying; see the README.
+defaults were found by trying; see docs/accuracy.md.
 """
 
 import contextlib

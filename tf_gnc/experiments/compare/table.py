@@ -127,7 +127,9 @@ def to_csv(plan: Plan, columns: Sequence[Column]) -> str:
         line: dict[str, Any] = {"method": column.method}
         for seed, result in zip(plan.seeds, column.results, strict=True):
             value = result.number("val_accuracy")
-            line[f"seed_{seed}"] = _fate(result) if value is None else value
+            line[f"seed_{seed}"] = (
+                _why_no_accuracy(result) if value is None else value
+            )
         for name in ("accuracy", "best", "loss", "seconds"):
             found: Spread = getattr(column, name)
             line[f"{name}_mean"], line[f"{name}_std"] = found.mean, found.std
@@ -144,7 +146,7 @@ def to_csv(plan: Plan, columns: Sequence[Column]) -> str:
     return file.getvalue()
 
 
-def _fate(result: Result) -> str:
+def _why_no_accuracy(result: Result) -> str:
     """Says why a run has no accuracy."""
     if result.diverged is None:
         return "missing"
@@ -153,7 +155,7 @@ def _fate(result: Result) -> str:
 
 def _seed_cell(result: Result) -> str:
     value = result.number("val_accuracy")
-    return _fate(result) if value is None else f"{100 * value:.2f}"
+    return _why_no_accuracy(result) if value is None else f"{100 * value:.2f}"
 
 
 def _plain(found: Spread, digits: int, scale: float = 1.0) -> str:

@@ -1,4 +1,4 @@
-"""Runs as they lie on the disk: what each has recorded, for figures.
+"""Reads what runs have recorded, for figures.
 
 Reads only, in memory; knows neither figures nor models.
 """

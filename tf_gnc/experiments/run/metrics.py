@@ -98,7 +98,7 @@ class MetricsLog(keras.callbacks.Callback):
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What came out of a run; None stands for a number that isn't finite.
+    """A run's result; None for a number that isn't finite.
 
     Attributes:
         dataset: The data set's name.

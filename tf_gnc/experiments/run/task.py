@@ -159,7 +159,7 @@ class ManyRuns(SharedDirectory):
     """Whether the runs leave displacement.json."""
 
     def check(self) -> None:
-        """Loads the data, and prepares it if need be; finds what won't do.
+        """Loads the data, and prepares it if needed; refuses what would fail.
 
         Raises:
             DatasetNotFoundError: If a data set has not been prepared.
