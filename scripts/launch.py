@@ -2,9 +2,6 @@
 
 import sys
 
-# Under this name tf_gnc imports no TensorFlow, which the launcher never needs.
-sys.argv[0] = "tf-gnc"
-
-from tf_gnc.cli.main import main  # noqa: E402
+from tf_gnc.cli.main import main
 
 sys.exit(main(["launch", *sys.argv[1:]]))

@@ -11,11 +11,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from rich.console import Console
 
 from tf_gnc.cli import child, compare
-from tf_gnc.cli.compare_progress import Display, show_comparison
 from tf_gnc.cli.main import main
+from tf_gnc.cli.progress import Console, RunsDisplay, show_runs
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.run.task import RunTask
 
@@ -160,7 +159,7 @@ def test_compare__a_run_fails__others_go_on_and_it_is_tried_again(
     assert main(["compare", *flags]) == 1
     captured = capsys.readouterr()
     assert "gnc-seed0: No space left on device." in captured.out
-    assert "1 runs failed: gnc-seed0" in captured.err
+    assert "these runs failed: gnc-seed0." in captured.err
     assert "INCOMPLETE: 1 of 4 runs are missing" in captured.out
     assert (out_dir / "runs" / "gnc-seed1" / "summary.json").exists()
     monkeypatch.delenv("FAIL")
@@ -322,7 +321,9 @@ def _report(epoch, step):
 
 def test_display__no_terminal__a_line_as_a_run_begins_or_ends():
     clock, file = Clock(), io.StringIO()
-    display = Display(Console(file=file), None, 4, lambda n: f"{n} ok", clock)
+    display = RunsDisplay(
+        Console(file=file), None, 4, lambda n: f"{n} ok", clock
+    )
     display.started("a")
     display.started("b")
     assert display.time_left() == "time left unknown"
@@ -343,7 +344,7 @@ def test_display__no_terminal__a_line_as_a_run_begins_or_ends():
 def test_display__a_run_is_taken_up__what_it_had_costs_no_time():
     clock = Clock()
     console = Console(file=io.StringIO())
-    display = Display(console, None, 1, str, clock)
+    display = RunsDisplay(console, None, 1, str, clock)
     display.started("a")
     display.moved("a", _report(6, 0))  # half of it was there
     clock.now = 10.0
@@ -354,7 +355,7 @@ def test_display__a_run_is_taken_up__what_it_had_costs_no_time():
 def test_display__on_a_terminal__one_bar_for_all_and_one_for_each_run():
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=90)
-    with show_comparison(console, 2, lambda name: "fine") as display:
+    with show_runs(console, 2, lambda name: "fine") as display:
         display.started("gnc-seed0")
         display.moved("gnc-seed0", _report(3, 2))
         display._progress.refresh()

@@ -7,19 +7,11 @@ import sys
 import keras
 import numpy as np
 import pytest
-from rich.console import Console
 
-from tf_gnc.cli import launch
 from tf_gnc.cli.main import main
-from tf_gnc.cli.progress import EpochLines, ProgressReports, show_progress
+from tf_gnc.cli.progress import Console, EpochLines, show_progress
 
-# As the installed script does.
-_TF_GNC = (
-    sys.executable,
-    "-c",
-    "import sys; sys.argv[0] = 'tf-gnc'\n"
-    "from tf_gnc.cli.main import main; sys.exit(main())",
-)
+_TF_GNC = (sys.executable, "-m", "tf_gnc.cli.main")
 
 
 def test_launch__help__has_every_flag_and_the_command(capsys):
@@ -46,7 +38,7 @@ def test_launch__help__has_every_flag_and_the_command(capsys):
 def test_launch__cannot_be_carried_out__one_line_and_2(
     arguments, message, capsys
 ):
-    assert launch.main(arguments) == 2
+    assert main(["launch", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     (line,) = captured.err.splitlines()
@@ -57,7 +49,7 @@ def test_launch__cannot_be_carried_out__one_line_and_2(
 def test_launch__flags__reach_the_launcher(capfd):
     script = "import os; print(os.environ['TF_CONFIG'])"
     flags = ["--processes=2", "--machines=a:10, b:10", "--machine_rank=1"]
-    assert launch.main([*flags, "--", sys.executable, "-c", script]) == 0
+    assert main(["launch", *flags, "--", sys.executable, "-c", script]) == 0
     lines = dict(
         line.split(" ", 1) for line in capfd.readouterr().out.splitlines()
     )
@@ -87,7 +79,7 @@ def test_launch__nobody_reads__ends_without_a_traceback(tmp_path):
 
 def test_launch__imports__neither_tensorflow_nor_keras_nor_rich():
     code = (
-        "import sys; sys.argv[0] = 'tf-gnc'; import tf_gnc.cli.launch; "
+        "import sys; import tf_gnc.cli.launch; "
         "print({'tensorflow', 'keras', 'rich', 'numpy'} & {*sys.modules})"
     )
     result = subprocess.run(
@@ -121,10 +113,12 @@ def test_show_progress__under_the_launcher__reports_to_it(monkeypatch):
     assert reports[-1]["text"].startswith("loss ")
 
 
-def test_progress_reports__launcher_is_gone__training_goes_on():
+def test_show_progress__the_launcher_is_gone__training_goes_on(monkeypatch):
     ours, theirs = os.pipe()
     os.close(ours)
-    _fit(ProgressReports(theirs))
+    monkeypatch.setenv("TF_GNC_PROGRESS_FD", str(theirs))
+    with show_progress(Console()) as callback:
+        _fit(callback)
     os.close(theirs)
 
 

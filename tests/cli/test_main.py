@@ -4,8 +4,8 @@ import re
 import pytest
 
 import tf_gnc
-from tf_gnc.cli import startup
 from tf_gnc.cli.main import COMMANDS, main
+from tf_gnc.cli.tensorflow_start import quiet_start
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
@@ -28,26 +28,27 @@ def test_main__unknown_command__one_line_with_the_nearest(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        f"tf-gnc: error: no command 'tran'; there is: {', '.join(COMMANDS)}. "
+        "tf-gnc: error: no command 'tran'; the commands are: "
+        f"{', '.join(COMMANDS)}. "
         "Did you mean 'train'?\n"
     )
 
 
 def test_quiet_start__all_goes_well__holds_back_what_c_code_writes(capfd):
-    with startup.quiet_start():
+    with quiet_start():
         os.write(2, b"chatter\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
 
 
 def test_quiet_start__something_fails__shows_what_was_held_back(capfd):
-    with pytest.raises(ZeroDivisionError), startup.quiet_start():
+    with pytest.raises(ZeroDivisionError), quiet_start():
         os.write(2, b"the reason\n")
         raise ZeroDivisionError
     assert capfd.readouterr().err == "the reason\n"
 
 
 def test_quiet_start__verbose__holds_nothing_back(capfd):
-    with startup.quiet_start(["--verbose"]):
+    with quiet_start(["--verbose"]):
         os.write(2, b"chatter\n")
     assert capfd.readouterr().err == "chatter\n"

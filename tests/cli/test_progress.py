@@ -2,9 +2,9 @@ import io
 
 import keras
 import numpy as np
-from rich.console import Console
 
-from tf_gnc.cli.progress import print_summary, show_progress
+from tf_gnc.cli.progress import Console, show_progress
+from tf_gnc.cli.train import print_summary
 from tf_gnc.experiments import Summary
 
 SUMMARY = Summary(

@@ -156,7 +156,7 @@ def test_tune__grid_to_the_end__shows_and_leaves_the_choice(fake, capsys):
     assert re.search(r"^10 +1.5 .* diverged, 2 of 2 seeds$", out, re.M)
     assert "10 of 10 runs of 1 epochs to do" in out
     assert "held out by seed" in " ".join(out.split())
-    assert "Mind:" not in out
+    assert "Warning:" not in out
     assert out.endswith(
         "Chosen:\n  --method=gnc --alpha=0.1\n"
         "  tf_gnc.GradientNoise(alpha=0.1)\n"
@@ -275,7 +275,7 @@ def test_tune__a_run_fails__no_choice_and_it_is_tried_again(
     assert main(["tune", *flags]) == 1
     captured = capsys.readouterr()
     assert "alpha0.1-seed0: No space left on device." in captured.out
-    assert "1 runs failed: alpha0.1-seed0" in captured.err
+    assert "these runs failed: alpha0.1-seed0." in captured.err
     assert "Chosen" not in captured.out
     monkeypatch.delenv("FAIL")
     assert main(["tune", *flags]) == 0

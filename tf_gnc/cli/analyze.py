@@ -4,18 +4,17 @@ Which figures and how they are drawn is in tf_gnc.experiments; here are only
 the flags, and what to say and return when something is wrong.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from rich.console import Console
 
 from tf_gnc.callbacks.measures import FULL
-from tf_gnc.cli import errors, startup
-from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
 from tf_gnc.cli.measurement_flags import measures_of
+from tf_gnc.cli.progress import Console
+from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.experiments.figures.page import AnalysisFiles, missing, to_html
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun, read_runs
 from tf_gnc.experiments.figures.registry import View, draw_all
@@ -31,55 +30,38 @@ _SUMMARY = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the subcommand and returns its exit code.
-
-    Args:
-        arguments: The words after `tf-gnc analyze`.
-    """
-    flag_set = build_flags()
-    if {"-h", "--help", "-help"} & set(arguments):
-        print(flag_set.help().replace("[--flags]", "RUN [RUN ...] [--flags]"))
-        return 0
-    verbose = "--verbose" in arguments
-    try:
-        words, paths = _split(flag_set, arguments)
-        given = flag_set.parse(words)
-        measures = measures_of(given.get("measure", ""))
-        check_measures(measures)
-        if not paths:
-            raise UsageError(
-                "a RUN must be named, the directory of a run, got none. "
-                f"`{_USAGE} --help` says more."
-            )
-        runs = read_runs(paths)
-        files = AnalysisFiles(
-            _out_dir(runs, given), [run.directory for run in runs]
+def _prepare(call: Call) -> Work:
+    given, paths = call.given, call.words
+    measures = measures_of(given.get("measure", ""))
+    check_measures(measures)
+    if not paths:
+        raise UsageError(
+            "a RUN must be named, the directory of a run, got none. "
+            f"`{_USAGE} --help` says more."
         )
-        view = View(given.get("layer"), given.get("around"))
-        if measures:
-            startup.start_tensorflow(given.get("threads"), verbose)
-            for run in runs:
-                find_models(run)
-    except (ValueError, OSError) as error:
-        errors.say(_USAGE, error, verbose)
-        return 2
-    console = Console()
-    try:
+    runs = read_runs(paths)
+    files = AnalysisFiles(
+        _out_dir(runs, given), [run.directory for run in runs]
+    )
+    view = View(given.get("layer"), given.get("around"))
+    if measures:
+        start_tensorflow(given.get("threads"), call.verbose)
+        for run in runs:
+            find_models(run)
+
+    def work() -> None:
+        console, found = Console(), runs
         if measures:
             _measure(console, runs, measures, given.get("data_dir"))
-            runs = read_runs(paths)
-        command = shlex.join(["tf-gnc", "analyze", *arguments])
-        _draw(console, runs, view, files, command)
-    except (ValueError, OSError, tf.errors.ResourceExhaustedError) as error:
-        errors.say(_USAGE, error, verbose)
-        return 1
-    return 0
+            found = read_runs(paths)
+        _draw(console, found, view, files, call.line)
+
+    return work
 
 
 def build_flags() -> FlagSet:
     """Returns the flags of `tf-gnc analyze`."""
-    flag_set = FlagSet(_USAGE, _SUMMARY)
+    flag_set = FlagSet(_USAGE, _SUMMARY, words="RUN [RUN ...]")
     with flag_set.group("What to draw"):
         flag_set.text(
             "layer",
@@ -127,26 +109,6 @@ def build_flags() -> FlagSet:
     return flag_set
 
 
-def _split(
-    flag_set: FlagSet, arguments: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Returns the words that are flags, or their values, and the others."""
-    words, paths = [], []
-    value_follows = False
-    for word in arguments:
-        if not value_follows and not word.startswith("-"):
-            paths.append(word)
-            continue
-        words.append(word)
-        name = word.lstrip("-")
-        value_follows = (
-            not value_follows
-            and name in flag_set.values
-            and not flag_set.values[name].boolean
-        )
-    return words, paths
-
-
 def _out_dir(runs: Sequence[RecordedRun], given: Mapping[str, Any]) -> Path:
     if "out_dir" in given:
         return Path(given["out_dir"]).expanduser()
@@ -168,8 +130,7 @@ def _measure(
     for run in runs:
 
         def report(epoch: int, step: int, label: str = run.label) -> None:
-            _print(
-                console,
+            console.say(
                 f"{label}: epoch {epoch}, step {step}: {', '.join(measures)}",
             )
 
@@ -185,15 +146,17 @@ def _draw(
 ) -> None:
     figures = draw_all(runs, view)
     names = files.write(figures, to_html(runs, figures, command), command)
-    _print(console, f"{', '.join(names)}\nin {files.directory}")
+    console.say(f"{', '.join(names)}\nin {files.directory}")
     absent = [name for name in missing(runs, figures) if name not in figures]
     if absent:
-        _print(
-            console,
-            f"Not drawn for want of data: {', '.join(absent)}; index.html "
-            "says how to record them.",
+        console.say(
+            f"Not drawn, since the data are missing: {', '.join(absent)}. "
+            "index.html says how to record them."
         )
 
 
-def _print(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+COMMAND = Command(
+    build_flags,
+    _prepare,
+    (ValueError, OSError, tf.errors.ResourceExhaustedError),
+)

@@ -8,18 +8,15 @@ import sys
 from collections.abc import Sequence
 
 import tensorflow as tf
-from rich.console import Console
 
-from tf_gnc.cli import progress, startup
+from tf_gnc.cli import progress
+from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.experiments.run.task import RunTask, carry_out
 
-# Under the name of tf-gnc, which tells tf_gnc to leave the import of
-# TensorFlow to the command line, that can keep it quiet.
 _START = """
 import sys
-sys.argv[0] = "tf-gnc"
-from tf_gnc.cli import startup
-with startup.quiet_start():
+from tf_gnc.cli.tensorflow_start import quiet_start
+with quiet_start():
     from tf_gnc.cli import child
 sys.exit(child.main(sys.argv[1:]))
 """
@@ -39,10 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     task = RunTask.from_json(arguments[0])
     try:
-        strategy = startup.start_tensorflow(
-            task.config.threads, strategy="auto"
-        )
-        with progress.show_progress(Console()) as callback:
+        strategy = start_tensorflow(task.config.threads, strategy="auto")
+        with progress.show_progress(progress.Console()) as callback:
             carry_out(task, strategy, [callback])
     except (ValueError, OSError, tf.errors.ResourceExhaustedError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)

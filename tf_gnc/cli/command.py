@@ -1,19 +1,40 @@
-"""A subcommand's flags: parsed, explained, and told apart by who set them.
+"""A subcommand: its flags, its help, and what an error costs.
 
-A thin layer over absl's flags. Each subcommand has a set of its own, so that
-one process can parse many command lines and no import adds a flag by stealth.
+What all subcommands do alike stands here once; what each of them does is in a
+file of its own, as a `Command`. The flags are absl's. Each subcommand has a
+set of its own, so that one process can parse many command lines and an import
+adds no flag to another's. Imports no TensorFlow: the launcher starts at once.
 """
 
 import contextlib
+import dataclasses
+import shlex
+import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
 
+_HELP = {"-h", "--help", "-help"}
+
 
 class UsageError(ValueError):
     """A command line that can't be understood; the message says why."""
+
+
+class Stopped(Exception):
+    """A command that ends before its work is done; the message says why.
+
+    Args:
+        message: What to tell the user.
+        code: The exit code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class FlagSet:
@@ -24,6 +45,8 @@ class FlagSet:
     Args:
         usage: How the command is called, for instance `"tf-gnc train"`.
         summary: What the command does, for its help.
+        words: What stands beside the flags, for instance `"RUN [RUN ...]"`;
+            empty for nothing. What begins with `--` comes behind all flags.
 
     Example:
         >>> flag_set = FlagSet("tf-gnc train", "Trains.")
@@ -33,11 +56,12 @@ class FlagSet:
         {'epochs': 3}
     """
 
-    def __init__(self, usage: str, summary: str) -> None:
-        """Makes an empty set; see the class."""
+    def __init__(self, usage: str, summary: str, words: str = "") -> None:
         self.usage = usage
         self.summary = summary
+        self.words = words
         self.values = flags.FlagValues()
+        self.values.set_gnu_getopt()  # Flags may stand behind other words.
         self._groups: dict[str, list[str]] = {}
         self._open_group: list[str] = []
 
@@ -94,14 +118,20 @@ class FlagSet:
                     group.remove(name)
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """Returns the flags that were given, and no defaults.
+        """Returns the flags that were given, and no defaults."""
+        return self.split(arguments)[0]
+
+    def split(
+        self, arguments: Sequence[str]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Returns what `parse` does, and the words that are no flags.
 
         Args:
             arguments: The words after the subcommand.
 
         Raises:
             UsageError: If a flag is unknown or its value illegal, or if
-                there is a word that is no flag.
+                there is a word that is no flag where none is expected.
         """
         self.values.unparse_flags()
         try:
@@ -112,21 +142,25 @@ class FlagSet:
             raise UsageError(
                 f"{message}{ending} `{self.usage} --help` lists the flags."
             ) from error
-        if rest:
+        if rest and not self.words:
             raise UsageError(
                 f"only flags are understood, got {rest[0]!r}. "
                 f"`{self.usage} --help` lists them."
             )
         names = [name for group in self._groups.values() for name in group]
-        return {
+        given = {
             name: self.values[name].value
             for name in names
             if self.values[name].present
         }
+        return given, rest
 
     def help(self) -> str:
         """Returns the help page."""
-        lines = [f"Usage: {self.usage} [--flags]", ""]
+        order = [self.words, "[--flags]"]
+        if self.words.startswith("--"):
+            order.reverse()
+        lines = [" ".join(["Usage:", self.usage, *filter(None, order)]), ""]
         lines += textwrap.wrap(self.summary, 78)
         for title, names in self._groups.items():
             if not names:  # left out, all of them
@@ -135,6 +169,124 @@ class FlagSet:
             for name in names:
                 lines += _explain(self.values[name])
         return "\n".join(lines)
+
+
+@dataclasses.dataclass
+class Call:
+    """A subcommand as somebody has called it.
+
+    Attributes:
+        usage: How the subcommand is called, for instance `"tf-gnc train"`.
+        arguments: The words after it, as they were written.
+        given: The flags among them, without defaults.
+        words: What is no flag.
+        kept: A sentence for the end of an error, which says where to find
+            what was written so far.
+    """
+
+    usage: str
+    arguments: Sequence[str]
+    given: dict[str, Any] = dataclasses.field(default_factory=dict)
+    words: list[str] = dataclasses.field(default_factory=list)
+    kept: str = ""
+
+    @property
+    def line(self) -> str:
+        """The whole command line, as one would write it in a shell."""
+        return shlex.join([*self.usage.split(), *self.arguments])
+
+    @property
+    def verbose(self) -> bool:
+        """Whether to show all messages, and tracebacks of errors."""
+        return self.given.get("verbose", False)
+
+    def say(self, message: str) -> None:
+        """Prints a message to standard error, as one line."""
+        line = f"{self.usage}: {message} {self.kept}"
+        print(" ".join(line.split()), file=sys.stderr)
+
+    def say_error(self, error: Exception) -> None:
+        """Prints an error, after its traceback if all is to be shown."""
+        if self.verbose:
+            traceback.print_exception(error)
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            # Without the number that Python puts in front.
+            where = f" ({error.filename})" if error.filename else ""
+            message = f"{error.strerror}{where}"
+        self.say(f"error: {message.rstrip('.')}.")
+
+
+Work = Callable[[], int | None]
+"""Returns the exit code; None is 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        build_flags: Returns its flags.
+        prepare: Looks at a call and returns the work to be done. What it
+            raises means that the call can't be carried out: exit code 2.
+        failures: What the work may raise without anything being wrong in the
+            program: exit code 1.
+    """
+
+    build_flags: Callable[[], FlagSet]
+    prepare: Callable[[Call], Work]
+    failures: tuple[type[Exception], ...] = (ValueError, OSError)
+
+
+def run(
+    usage: str, load: Callable[[], Command], arguments: Sequence[str]
+) -> int:
+    """Carries a subcommand out, or says in one line why it can't.
+
+    Args:
+        usage: How it is called, for instance `"tf-gnc train"`.
+        load: Imports it.
+        arguments: The words after it.
+
+    Returns:
+        The exit code; `tf_gnc.cli.main.main` says which there are.
+    """
+    words = list(arguments)
+    before_dashes = words[: words.index("--")] if "--" in words else words
+    call = Call(usage, words, {"verbose": "--verbose" in before_dashes})
+    try:
+        command = load()
+        flag_set = command.build_flags()
+        if _HELP & set(before_dashes):
+            print(flag_set.help())
+            return 0
+        try:
+            call.given, call.words = flag_set.split(words)
+            work = command.prepare(call)
+        except (ValueError, OSError, RuntimeError) as error:
+            call.say_error(error)
+            return 2
+        return _work(call, work, command.failures)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # The terminal shows ^C.
+        call.say("interrupted.")
+        return 130
+
+
+def _work(call: Call, work: Work, failures: tuple[type[Exception], ...]) -> int:
+    try:
+        return work() or 0
+    except Stopped as stopped:
+        print(file=sys.stderr)
+        call.say(f"{stopped}.")
+        return stopped.code
+    except BrokenPipeError:
+        if call.kept:
+            call.say("nobody reads the output any more.")
+        raise
+    except failures as error:
+        call.say_error(error)
+        return 1
 
 
 def _explain(flag: flags.Flag) -> list[str]:

@@ -1,8 +1,7 @@
 """`tf-gnc compare`: turns flags into a plan, and runs into a table.
 
-All of what is compared is in tf_gnc.experiments; each run is a process of its
-own, see `child`. Here are only the flags, and what to say and return
-when something is wrong.
+What is compared is in tf_gnc.experiments; each run is a process of its own, see
+`run_many`. Here are the flags, and what is said on the way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,11 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from tf_gnc import _check
-from tf_gnc.cli import errors, train
-from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.cli import train
+from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
 from tf_gnc.cli.config_flags import to_fields
-from tf_gnc.cli.run_many import HOW, carry_out
+from tf_gnc.cli.progress import Console, show_runs
+from tf_gnc.cli.run_many import (
+    HOW,
+    RunMany,
+    RunsFailed,
+    check_all_done,
+    define_jobs,
+    missing,
+    prepare_many,
+)
+from tf_gnc.experiments.compare.page import to_html
 from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
+from tf_gnc.experiments.compare.statistics import make_columns
+from tf_gnc.experiments.compare.table import make_table, to_csv
 from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.recipes import RECIPES
 
@@ -38,27 +49,38 @@ _LEFT_OUT = (
 _NOT_CONFIG = ("baseline", "methods", "seeds", *HOW)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the subcommand and returns its exit code.
+def _prepare(call: Call) -> Work:
+    given = call.given
+    plan = _plan(given)
+    name = plan.title or plan.runs[0].dataset.replace(":", "-")
+    out_dir = given.get("out_dir") or Path("runs", f"compare-{name}")
+    return work_of(call, [Comparison(plan, out_dir)])
+
+
+def work_of(call: Call, comparisons: Sequence[Comparison]) -> Work:
+    """Returns the work that does one comparison after another.
 
     Args:
-        arguments: The words after `tf-gnc compare`.
+        call: The call that asks for them.
+        comparisons: What to do; `tf-gnc reproduce` has several.
+
+    Raises:
+        ValueError: If they can't be carried out.
     """
-    flag_set = build_flags()
-    if {"-h", "--help", "-help"} & set(arguments):
-        print(flag_set.help())
-        return 0
-    verbose = "--verbose" in arguments
-    try:
-        given = flag_set.parse(arguments)
-        plan = _plan(given)
-        name = plan.title or plan.runs[0].dataset.replace(":", "-")
-        default = Path("runs", f"compare-{name}")
-        comparison = Comparison(plan, given.get("out_dir") or default)
-    except (ValueError, OSError) as error:
-        errors.say(_USAGE, error, verbose)
-        return 2
-    return carry_out(["tf-gnc", "compare", *arguments], [comparison], given)
+    run_many = prepare_many(call, comparisons)
+
+    def work() -> int:
+        code = 0
+        for comparison in comparisons:
+            try:
+                with comparison.claimed(call.line):
+                    _compare(call, comparison, run_many)
+            except (ValueError, OSError, RunsFailed) as error:
+                call.say_error(error)
+                code = 1
+        return code
+
+    return work
 
 
 def build_flags() -> FlagSet:
@@ -82,12 +104,7 @@ def build_flags() -> FlagSet:
             "The method that the others are compared to. Default: dpsgd, or "
             "the first one if that isn't among them.",
         )
-        flag_set.integer(
-            "jobs",
-            "Runs side by side; they share the cores. Default: one for each "
-            "core, or one if there is a GPU or TPU.",
-            minimum=1,
-        )
+        define_jobs(flag_set)
         flag_set.text(
             "out_dir",
             "A new or empty directory, or that of the same comparison, which "
@@ -130,3 +147,36 @@ def parse_seeds(text: str) -> list[int]:
             "--seeds=3 or --seeds=0,1,2."
         )
     return numbers if "," in text else list(range(numbers[0]))
+
+
+def _compare(call: Call, comparison: Comparison, run_many: RunMany) -> None:
+    """Does what is still to do and shows the table."""
+    console, runs = Console(), comparison.configs
+    to_do = len(missing(runs, comparison))
+    if to_do:
+        console.say(
+            f"{to_do} of {len(runs)} runs to do, on {len(run_many.cores)} "
+            f"cores, in {comparison.directory}"
+        )
+    with show_runs(console, to_do, comparison.describe) as display:
+        run_many(runs, comparison, call.line, display)
+    _show_table(console, comparison, call.line)
+    check_all_done(runs, comparison)
+
+
+def _show_table(console: Console, comparison: Comparison, command: str) -> None:
+    plan = comparison.plan
+    columns = make_columns(plan, comparison.results())
+    table = make_table(plan, columns)
+    text = table.to_text()
+    comparison.write("table.txt", text)
+    comparison.write("table.csv", to_csv(plan, columns))
+    comparison.write("table.md", table.to_markdown())
+    comparison.write("report.html", to_html(plan, columns, table, command))
+    console.say(
+        f"\n{text}\ntable.txt, table.csv, table.md, report.html\n"
+        f"in {comparison.directory}"
+    )
+
+
+COMMAND = Command(build_flags, _prepare)

@@ -4,7 +4,8 @@ The checks are in tf_gnc.doctor; here are the flags, a model as `tf-gnc train`
 would make it, random pictures in the shape of the data set, and the words.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -12,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import doctor, models
-from tf_gnc.cli import errors, startup
-from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
+from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.data import DATASETS
 from tf_gnc.distribute.strategies import STRATEGIES, is_chief
 from tf_gnc.experiments import (
@@ -41,39 +42,15 @@ _NOT_CONFIG = ("strategy", "verbose")
 _FAILURES = (OSError, tf.errors.OpError)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the subcommand and returns its exit code.
-
-    Args:
-        arguments: The words after `tf-gnc doctor`.
-
-    Returns:
-        0 if all is well, 1 if a check has failed, 2 for a command that can't
-        be carried out.
-    """
-    flag_set = build_flags()
-    if {"-h", "--help", "-help"} & set(arguments):
-        print(flag_set.help())
-        return 0
-    verbose = "--verbose" in arguments
-    try:
-        given = flag_set.parse(arguments)
-        verbose = given.get("verbose", False)
-        config = _config(given)
-        strategy = startup.start_tensorflow(
-            config.threads, verbose, given.get("strategy", "auto")
-        )
-        keras.utils.set_random_seed(config.seed)
-        with strategy.scope():
-            model = build_model(config, config.learning_rate)
-    except (ValueError, RuntimeError) as error:
-        errors.say(_USAGE, error, verbose)
-        return 2
-    try:
-        return _examine(config, model)
-    except _FAILURES as error:
-        errors.say(_USAGE, error, verbose)
-        return 1
+def _prepare(call: Call) -> Work:
+    config = _config(call.given)
+    strategy = start_tensorflow(
+        config.threads, call.verbose, call.given.get("strategy", "auto")
+    )
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = build_model(config, config.learning_rate)
+    return functools.partial(_examine, config, model)
 
 
 def build_flags() -> FlagSet:
@@ -180,3 +157,6 @@ def _describe(config: RunConfig, model: GNCModel) -> list[str]:
 
 def _ignore(text: object) -> None:
     del text
+
+
+COMMAND = Command(build_flags, _prepare, _FAILURES)

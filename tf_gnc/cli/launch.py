@@ -4,12 +4,7 @@ All of what it does is in tf_gnc.launch.launcher. Imports no TensorFlow:
 it must start at once and stay small beside the processes that it starts.
 """
 
-import os
-import signal
-from collections.abc import Sequence
-
-from tf_gnc.cli import errors
-from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
 from tf_gnc.cli.main import COMMANDS
 from tf_gnc.launch.launcher import Launcher, child_command
 
@@ -32,47 +27,29 @@ _SUMMARY = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the subcommand and returns its exit code.
-
-    Args:
-        arguments: The words after `tf-gnc launch`.
-    """
-    words = list(arguments)
-    end = words.index("--") if "--" in words else len(words)
-    flag_set = build_flags()
-    if {"-h", "--help", "-help"} & set(words[:end]):
-        print(flag_set.help().replace("\n", f" {_COMMAND}\n", 1))
-        return 0
-    try:
-        if end == len(words):
-            raise UsageError(
-                "there must be -- between the launcher's flags and the "
-                f"command, got none. Write {_USAGE} [--flags] {_COMMAND}."
-            )
-        given = flag_set.parse(words[:end])
-        machines = given.get("machines")
-        if machines is not None:
-            given["machines"] = [name.strip() for name in machines.split(",")]
-        command = child_command(words[end + 1 :], COMMANDS)
-        launcher = Launcher(command, **given)
-    except ValueError as error:
-        errors.say(_USAGE, error)
-        return 2
-    try:
-        return launcher.run()
-    except BrokenPipeError:
-        # Nobody reads any more (`| head`). Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        errors.say(_USAGE, error)
-        return 1
+def _prepare(call: Call) -> Work:
+    arguments = list(call.arguments)
+    if "--" not in arguments:
+        raise UsageError(
+            "there must be -- between the launcher's flags and the command, "
+            f"got none. Write {_USAGE} [--flags] {_COMMAND}."
+        )
+    words = arguments[arguments.index("--") + 1 :]
+    if call.words != words:
+        raise UsageError(
+            f"only flags may stand before --, got {call.words[0]!r}. Write "
+            f"the command after it: {_USAGE} [--flags] {_COMMAND}."
+        )
+    given = call.given
+    if "machines" in given:
+        names = given["machines"].split(",")
+        given["machines"] = [name.strip() for name in names]
+    return Launcher(child_command(words, COMMANDS), **given).run
 
 
 def build_flags() -> FlagSet:
     """Returns the flags of `tf-gnc launch`."""
-    flag_set = FlagSet(_USAGE, _SUMMARY)
+    flag_set = FlagSet(_USAGE, _SUMMARY, words=_COMMAND)
     with flag_set.group("Processes"):
         flag_set.integer(
             "processes",
@@ -101,3 +78,6 @@ def build_flags() -> FlagSet:
             minimum=0,
         )
     return flag_set
+
+
+COMMAND = Command(build_flags, _prepare, failures=(OSError,))

@@ -8,21 +8,25 @@ what is printed is what the command has to say.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib
+import os
+import signal
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tf_gnc._version import __version__
-from tf_gnc.cli import startup
+from tf_gnc.cli.tensorflow_start import quiet_start
 
 
 @dataclasses.dataclass(frozen=True)
-class Command:
-    """A subcommand.
+class Entry:
+    """A subcommand, before it is imported.
 
     Attributes:
-        module: Has `main(arguments) -> exit code`.
+        module: Has a `COMMAND`, a `tf_gnc.cli.command.Command`.
         summary: One line for `tf-gnc --help`.
     """
 
@@ -30,33 +34,33 @@ class Command:
     summary: str
 
 
-COMMANDS: Mapping[str, Command] = types.MappingProxyType(
+COMMANDS: Mapping[str, Entry] = types.MappingProxyType(
     {
-        "train": Command(
+        "train": Entry(
             "tf_gnc.cli.train",
             "Train a model; with no flags, GNC on handwritten digits.",
         ),
-        "compare": Command(
+        "compare": Entry(
             "tf_gnc.cli.compare",
             "Compare methods over several seeds; a table and a page.",
         ),
-        "reproduce": Command(
+        "reproduce": Entry(
             "tf_gnc.cli.reproduce",
             "Run a table of the paper from its recipes.",
         ),
-        "tune": Command(
+        "tune": Entry(
             "tf_gnc.cli.tune",
             "Search the noise's coefficient alpha on short runs.",
         ),
-        "analyze": Command(
+        "analyze": Entry(
             "tf_gnc.cli.analyze",
             "Draw the paper's figures from what runs have recorded.",
         ),
-        "launch": Command(
+        "launch": Entry(
             "tf_gnc.cli.launch",
             "Run a command in several processes that train together.",
         ),
-        "doctor": Command(
+        "doctor": Entry(
             "tf_gnc.cli.doctor",
             "Check that a run would fit and that its noise would be on.",
         ),
@@ -72,9 +76,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 if all went well, 1 for a run that failed, 2 for a command that
-        can't be carried out, 130 if the user interrupted it.
+        can't be carried out, 75 for one that was stopped and goes on when it
+        is started again, 130 if the user interrupted it, 141 if nobody reads
+        what it prints.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        print(end="", flush=True)  # Now, while the error can be caught.
+    except BrokenPipeError:
+        # Nobody reads any more (`| head`). What is still to be written goes
+        # nowhere, or Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
+
+
+def _run(arguments: list[str]) -> int:
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "help"):
         print(_help())
@@ -84,17 +101,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         return _unknown(name)
-    try:
-        # What the launcher starts may be any program; it gets no log level.
-        starts = contextlib.nullcontext()
-        if name != "launch":
-            starts = startup.quiet_start(arguments)
-        with starts:
-            module = importlib.import_module(COMMANDS[name].module)
-        return module.main(arguments[1:])
-    except KeyboardInterrupt:
-        print(f"\ntf-gnc {name}: interrupted.", file=sys.stderr)
-        return 130
+    # absl takes a while to import, and what is above needs none of it.
+    from tf_gnc.cli import command
+
+    load = functools.partial(_load, name, arguments)
+    return command.run(f"tf-gnc {name}", load, arguments[1:])
+
+
+def _load(name: str, arguments: Sequence[str]) -> Any:
+    """Imports a subcommand and returns its `Command`."""
+    # What the launcher starts may be any program; it gets no log level.
+    quiet = contextlib.nullcontext()
+    if name != "launch":
+        quiet = quiet_start(arguments)
+    with quiet:
+        return importlib.import_module(COMMANDS[name].module).COMMAND
 
 
 def _help() -> str:
@@ -118,7 +139,7 @@ def _unknown(name: str) -> int:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     print(
-        f"tf-gnc: error: no command {name!r}; there is: {legal}.{hint}",
+        f"tf-gnc: error: no command {name!r}; the commands are: {legal}.{hint}",
         file=sys.stderr,
     )
     return 2

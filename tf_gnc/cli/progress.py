@@ -1,36 +1,41 @@
-"""Shows how far a run is, and what came out of it.
+"""Shows how far a run is, or how far many runs are.
 
-On a terminal one bar for the whole run; anywhere else (a file, a pipe, a
-batch system's log) one plain line per epoch. Under `tf-gnc launch` the bar is
-the launcher's, which is told how far the run is. Knows nothing of how the run
-is made.
+On a terminal bars; anywhere else (a file, a pipe, a batch system's log) a
+plain line as an epoch ends, or as one of many runs begins or ends. A run that
+another process has started and watches tells that one how far it is. Knows
+nothing of how runs are made.
 """
 
 import contextlib
+import functools
 import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+import rich.console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from tf_gnc.experiments import Summary
-from tf_gnc.launch.output import PROGRESS_FD
+from tf_gnc.launch.output import PROGRESS_FD, move_bar, new_bar
 
 # Looking at a loss waits for the step that makes it, so a bar that is redrawn
 # a few times a second has no use for more.
 _SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class Console(rich.console.Console):
+    """Where a command prints."""
+
+    def say(self, text: str) -> None:
+        """Prints a text as it is: uncoloured, and no line broken."""
+        self.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        """Lets the error out; rich would end the process here."""
+        raise  # noqa: PLE0704
 
 
 @contextlib.contextmanager
@@ -40,25 +45,14 @@ def show_progress(console: Console) -> Iterator[keras.callbacks.Callback]:
     The bar has to go however training ends, or the terminal is left without
     a cursor.
     """
-    launcher = _launcher_pipe()
-    if launcher is not None:
-        yield ProgressReports(launcher)
-        return
-    if not console.is_terminal:
+    watcher = _watchers_pipe()
+    if watcher is not None:
+        yield ProgressReports(functools.partial(_write_report, watcher))
+    elif console.is_terminal:
+        with new_bar(console) as bar:
+            yield ProgressReports(functools.partial(move_bar, bar))
+    else:
         yield EpochLines(console)
-        return
-    progress = Progress(
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[numbers]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        expand=True,
-    )
-    with progress:
-        yield ProgressBar(progress)
 
 
 class EpochLines(keras.callbacks.Callback):
@@ -71,7 +65,6 @@ class EpochLines(keras.callbacks.Callback):
     backed_up = ()  # see tf_gnc.callbacks.callback_state
 
     def __init__(self, console: Console) -> None:
-        """Keeps the console."""
         super().__init__()
         self._console = console
         self._began = 0.0
@@ -85,113 +78,69 @@ class EpochLines(keras.callbacks.Callback):
         epochs = self.params["epochs"]
         width = len(str(epochs))
         seconds = time.perf_counter() - self._began
-        line = (
+        self._console.say(
             f"epoch {epoch + 1:{width}}/{epochs}  {_numbers(logs or {})}  "
             f"{seconds:.1f} s"
         )
-        self._console.print(line, highlight=False, soft_wrap=True)
-
-
-class ProgressBar(keras.callbacks.Callback):
-    """Moves one bar through the whole run.
-
-    Args:
-        progress: Shows the bar, with the fields `epoch` and `numbers`.
-    """
-
-    backed_up = ()  # see tf_gnc.callbacks.callback_state
-
-    def __init__(self, progress: Progress) -> None:
-        """Keeps the display."""
-        super().__init__()
-        self._progress = progress
-        self._task = progress.add_task("", epoch="", numbers="starting")
-        self._last_look = 0.0
-        self._evaluated: dict[str, float] = {}
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Learns how long the run is."""
-        total = self.params["epochs"] * self.params["steps"]
-        self._progress.update(self._task, total=total)
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Counts the epoch."""
-        count = f"{epoch + 1}/{self.params['epochs']}"
-        # A run that is taken up doesn't begin at 0.
-        done = epoch * self.params["steps"]
-        self._progress.update(self._task, epoch=count, completed=done)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Moves the bar by a step."""
-        self._progress.advance(self._task)
-        now = time.monotonic()
-        if now - self._last_look > _SECONDS_BETWEEN_LOOKS:
-            self._last_look = now
-            self._show({**self._evaluated, **(logs or {})})
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Keeps the test accuracy in sight during the next epoch."""
-        logs = logs or {}
-        self._evaluated = {
-            name: v for name, v in logs.items() if name == "val_accuracy"
-        }
-        self._show(logs)
-
-    def _show(self, logs: Mapping[str, Any]) -> None:
-        self._progress.update(self._task, numbers=_numbers(logs))
 
 
 class ProgressReports(keras.callbacks.Callback):
-    """Tells the launcher how far the run is, for the bar that it shows.
+    """Reports how far the run is, a few times a second at most.
 
     Args:
-        descriptor: The open file for the reports.
+        report: Gets what a line of `PROGRESS_FD` holds.
     """
 
     backed_up = ()  # see tf_gnc.callbacks.callback_state
 
-    def __init__(self, descriptor: int) -> None:
-        """Keeps the file."""
+    def __init__(self, report: Callable[[Mapping[str, Any]], None]) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._report = report
         self._epoch = 0
-        self._last_report = 0.0
+        self._last_look = 0.0
+        # The test accuracy is kept in sight during the next epoch.
         self._evaluated: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Keeps the epoch's number."""
+        """Reports: a run that is taken up doesn't begin at 0."""
         self._epoch = epoch + 1
+        self._say(0, self._evaluated)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Reports, a few times a second at most."""
+        """Reports, unless it has just done so."""
         now = time.monotonic()
-        if now - self._last_report > _SECONDS_BETWEEN_LOOKS:
-            self._last_report = now
-            self._report(batch + 1, {**self._evaluated, **(logs or {})})
+        if now - self._last_look > _SECONDS_BETWEEN_LOOKS:
+            self._last_look = now
+            self._say(batch + 1, {**self._evaluated, **(logs or {})})
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Reports, and keeps the test accuracy in sight."""
+        """Reports the epoch's numbers."""
         logs = logs or {}
         self._evaluated = {
             name: v for name, v in logs.items() if name == "val_accuracy"
         }
-        self._report(self.params["steps"], logs)
+        self._say(self.params["steps"], logs)
 
-    def _report(self, step: int, logs: Mapping[str, Any]) -> None:
-        report = {
-            "epoch": self._epoch,
-            "epochs": self.params["epochs"],
-            "step": step,
-            "steps": self.params["steps"],
-            "text": _numbers(logs),
-        }
-        # No room, or no launcher any more: training doesn't depend on it.
-        with contextlib.suppress(OSError):
-            os.write(self._descriptor, f"{json.dumps(report)}\n".encode())
+    def _say(self, step: int, logs: Mapping[str, Any]) -> None:
+        self._report(
+            {
+                "epoch": self._epoch,
+                "epochs": self.params["epochs"],
+                "step": step,
+                "steps": self.params["steps"],
+                "text": _numbers(logs) or "starting",
+            }
+        )
 
 
-def _launcher_pipe() -> int | None:
-    """Returns the open file in which `tf-gnc launch` reads, if it does."""
+def _write_report(descriptor: int, report: Mapping[str, Any]) -> None:
+    # No room, or nobody watches any more: training doesn't depend on it.
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{json.dumps(report)}\n".encode())
+
+
+def _watchers_pipe() -> int | None:
+    """Returns the open file in which another process reads, if one does."""
     # A process that was started by the launcher's process has inherited the
     # variable, but not the file.
     with contextlib.suppress(KeyError, OSError, ValueError):
@@ -201,46 +150,12 @@ def _launcher_pipe() -> int | None:
     return None
 
 
-def print_summary(
-    console: Console, summary: Summary, run_dir: str, files: Sequence[str]
-) -> None:
-    """Prints the result and the files it is in.
-
-    Args:
-        console: Where to print.
-        summary: What came out.
-        run_dir: Where the files lie.
-        files: Their names.
-    """
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    best = _percent(summary.best_val_accuracy)
-    table.add_row(
-        "test accuracy",
-        f"[bold]{_percent(summary.val_accuracy)}[/bold]  (best {best})",
-    )
-    table.add_row("training loss", _number(summary.train_loss))
-    table.add_row(
-        "time",
-        f"{summary.seconds:.1f} s, {summary.examples_per_second:,.0f} "
-        "examples a second",
-    )
-    if summary.peak_memory_bytes is not None:
-        mebibytes = summary.peak_memory_bytes / 2**20
-        table.add_row("peak memory", f"{mebibytes:,.0f} MiB")
-    table.add_row("files", ", ".join(files))
-    console.print(table, highlight=False)
-    # By itself and unwrapped, so that it can be copied from a narrow window.
-    console.print(f"in {run_dir}", highlight=False, soft_wrap=True)
-
-
 def _numbers(logs: Mapping[str, Any]) -> str:
     """Returns the numbers that are there, in a fixed order."""
     shown = (
-        ("loss", "loss", _number),
-        ("accuracy", "acc", _percent),
-        ("val_accuracy", "test acc", _percent),
+        ("loss", "loss", number),
+        ("accuracy", "acc", percent),
+        ("val_accuracy", "test acc", percent),
     )
     return "  ".join(
         f"{label} {show(float(logs[name]))}"
@@ -249,9 +164,130 @@ def _numbers(logs: Mapping[str, Any]) -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Returns a loss as text."""
     return "nan" if value is None else f"{value:.4f}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """Returns a share as text."""
     return "nan" if value is None else f"{value:6.2%}".strip()
+
+
+class RunsDisplay:
+    """Is told what the processes do; see `launch.pool.Listener`.
+
+    Args:
+        console: Where to print.
+        progress: The bars; None for plain lines alone.
+        total: How many runs are still to do.
+        describe: Returns what a run that has ended came to, by its name.
+        clock: Tells the time in seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        progress: Progress | None,
+        total: int,
+        describe: Callable[[str], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console = console
+        self._progress = progress
+        self._total = total
+        self._describe = describe
+        self._clock = clock
+        self._began = clock()
+        self._num_ended = 0
+        self._is_stopping = False
+        # What runs that are taken up had done before costs no time now.
+        self._done_before = 0.0
+        self._parts: dict[str, float] = {}
+        self._tasks: dict[str, TaskID] = {}
+        if progress is not None:
+            self._overall = progress.add_task("all runs", total=total, text="")
+            self._move_overall()
+
+    def started(self, name: str) -> None:
+        """Adds the run."""
+        if self._progress is None:
+            self._console.say(f"{name}: started")
+        else:
+            task = self._progress.add_task(name, total=1.0, text="starting")
+            self._tasks[name] = task
+
+    def moved(self, name: str, report: Mapping[str, Any]) -> None:
+        """Moves the run's bar."""
+        epochs, steps = report["epochs"], report["steps"]
+        done = (report["epoch"] - 1 + report["step"] / steps) / epochs
+        if name not in self._parts:
+            self._done_before += done
+        self._parts[name] = done
+        if self._progress is not None:
+            text = f"epoch {report['epoch']}/{epochs}  {report['text']}"
+            self._progress.update(self._tasks[name], completed=done, text=text)
+            self._move_overall()
+
+    def ended(self, name: str, problem: str | None) -> None:
+        """Says what the run came to."""
+        self._parts.pop(name, None)
+        self._num_ended += 1
+        if self._progress is not None:
+            self._progress.remove_task(self._tasks.pop(name))
+            self._move_overall()
+        text = self._describe(name) if problem is None else problem
+        if self._is_stopping:
+            self._console.say(f"{name}: {text}")
+            return
+        counted = f"{self._num_ended}/{self._total}"
+        self._console.say(f"{name}: {text} ({counted}, {self.time_left()})")
+
+    def stopping(self) -> None:
+        """Says that the processes were told to stop."""
+        self._is_stopping = True
+        self._console.say(
+            "stopping: each run saves where it is; Ctrl-C again kills them"
+        )
+
+    def time_left(self) -> str:
+        """Returns how much longer it will take, if all runs are alike."""
+        done = self._num_ended + sum(self._parts.values())
+        done_now = done - self._done_before
+        if done_now < 0.05:
+            return "time left unknown"
+        spent = self._clock() - self._began
+        left = round(spent * (self._total - done) / done_now)
+        hours, rest = divmod(left, 3600)
+        return f"{hours}:{rest // 60:02}:{rest % 60:02} left"
+
+    def _move_overall(self) -> None:
+        self._progress.update(
+            self._overall,
+            completed=self._num_ended + sum(self._parts.values()),
+            text=f"{self._num_ended}/{self._total} runs  {self.time_left()}",
+        )
+
+
+@contextlib.contextmanager
+def show_runs(
+    console: Console, total: int, describe: Callable[[str], str]
+) -> Iterator[RunsDisplay]:
+    """Yields the display that suits the console; takes the bars down after.
+
+    Args:
+        console: Where to print.
+        total: How many runs are still to do.
+        describe: Returns what a run that has ended came to, by its name.
+    """
+    if not console.is_terminal:
+        yield RunsDisplay(console, None, total, describe)
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[text]}"),
+        console=console,
+        transient=True,
+    ) as progress:
+        yield RunsDisplay(console, progress, total, describe)

@@ -5,14 +5,13 @@ stand beside ours. Here are only the flags.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from tf_gnc.cli import errors
-from tf_gnc.cli.command import FlagSet, UsageError
-from tf_gnc.cli.compare import parse_seeds
-from tf_gnc.cli.run_many import carry_out
+from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
+from tf_gnc.cli.compare import parse_seeds, work_of
+from tf_gnc.cli.run_many import define_jobs
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.recipes import RECIPES, TABLES
 from tf_gnc.models import MODELS
@@ -26,37 +25,23 @@ _SUMMARY = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the subcommand and returns its exit code.
-
-    Args:
-        arguments: The words after `tf-gnc reproduce`.
-    """
-    flag_set = build_flags()
-    if {"-h", "--help", "-help"} & set(arguments):
-        help_page = flag_set.help()
-        print(help_page.replace("[--flags]", "TABLE [--flags]", 1))
-        return 0
-    flags = list(arguments)
-    words = [word for word in flags if not word.startswith("-")]
+def _prepare(call: Call) -> Work:
+    given, words = call.given, call.words
+    if len(words) > 1:
+        raise UsageError(
+            f"only one table can be run at a time, got {', '.join(words)}. "
+            "Run the command once for each."
+        )
     table = words[0] if words else None
-    if words:
-        flags.remove(table)
-    try:
-        given = flag_set.parse(flags)
-        if given.get("list"):
-            print("\n\n".join(RECIPES[n].header() for n in _rows(table, given)))
-            return 0
-        comparisons = _comparisons(table, given)
-    except (ValueError, OSError) as error:
-        errors.say(_USAGE, error, "--verbose" in arguments)
-        return 2
-    return carry_out(["tf-gnc", "reproduce", *arguments], comparisons, given)
+    if given.get("list"):
+        headers = [RECIPES[name].header() for name in _rows(table, given)]
+        return lambda: print("\n\n".join(headers))
+    return work_of(call, _comparisons(table, given))
 
 
 def build_flags() -> FlagSet:
     """Returns the flags of `tf-gnc reproduce`."""
-    flag_set = FlagSet(_USAGE, _SUMMARY)
+    flag_set = FlagSet(_USAGE, _SUMMARY, words="TABLE")
     with flag_set.group("What"):
         flag_set.text("rows", "With commas between them. Default: all.")
         flag_set.text("methods", "Some of the recipe's. Default: all.")
@@ -75,7 +60,7 @@ def build_flags() -> FlagSet:
     with flag_set.group("How"):
         flag_set.text("data_dir", "Where prepared data sets lie.")
         flag_set.switch("download", "Download what isn't there.", False)
-        flag_set.integer("jobs", "Runs side by side.", minimum=1)
+        define_jobs(flag_set)
         flag_set.integer("threads", "Cores to use. Default: all.", minimum=1)
         flag_set.text(
             "out_dir",
@@ -146,3 +131,6 @@ def _share(text: str) -> float:
             f"`debug`, got {text!r}."
         )
     return share
+
+
+COMMAND = Command(build_flags, _prepare)

@@ -5,31 +5,38 @@ train_flags.py and measurement_flags.py; here is only what to say and return
 when something is wrong.
 """
 
+import functools
 import os
-import shlex
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-from rich.console import Console
+from rich.table import Table
 
 from tf_gnc import _check
-from tf_gnc.cli import errors, progress, startup
-from tf_gnc.cli.command import FlagSet, UsageError
-from tf_gnc.cli.config_flags import USAGE, to_fields
+from tf_gnc.cli import progress
+from tf_gnc.cli.command import (
+    Call,
+    Command,
+    FlagSet,
+    Stopped,
+    UsageError,
+    Work,
+)
 from tf_gnc.cli.config_flags import build_flags as build_train_flags
+from tf_gnc.cli.config_flags import to_fields
 from tf_gnc.cli.measurement_flags import (
     MEASUREMENTS,
     define_measurements,
     recording_of,
 )
+from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.experiments import (
     METHODS,
     Placement,
     PreparedRun,
     RunConfig,
+    Summary,
     make_config,
     prepare,
     train,
@@ -54,53 +61,21 @@ _FAILURES = (
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the subcommand and returns its exit code.
-
-    Args:
-        arguments: The words after `tf-gnc train`.
-    """
-    flag_set = build_flags()
-    if {"-h", "--help", "-help"} & set(arguments):
-        print(flag_set.help())
-        return 0
-    verbose = "--verbose" in arguments
-    try:
-        given = flag_set.parse(arguments)
-        verbose = given.get("verbose", False)
-        config = config_of(given)
-        save_freq = _save_freq(given.get("backup"))
-        recording = recording_of(given)
-        strategy = startup.start_tensorflow(
-            config.threads, verbose, given.get("strategy", "auto")
-        )
-        # Started again by the launcher, a command goes on where it was.
-        again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
-        resume = given.get("resume", False) or again
-        placement = Placement(strategy, save_freq, resume, recording)
-        command = shlex.join(["tf-gnc", "train", *arguments])
-        prepared = prepare(config, given.get("run_dir"), command, placement)
-    except (ValueError, OSError) as error:
-        errors.say(USAGE, error, verbose)
-        return 2
-    kept = f"What was written is kept in {prepared.workspace.directory}."
-    try:
-        _train(prepared)
-    except _FAILURES as error:
-        errors.say(USAGE, error, verbose, kept)
-        return 1
-    except _LOST as error:
-        if verbose:
-            traceback.print_exception(error)
-        print(
-            f"{USAGE}: the connection to another process is lost. {kept}",
-            file=sys.stderr,
-        )
-        return RESTART_EXIT_CODE
-    except KeyboardInterrupt:
-        print(f"\n{USAGE}: interrupted. {kept}", file=sys.stderr)
-        return 130
-    return 0
+def _prepare(call: Call) -> Work:
+    given = call.given
+    config = config_of(given)
+    save_freq = _save_freq(given.get("backup"))
+    recording = recording_of(given)
+    strategy = start_tensorflow(
+        config.threads, call.verbose, given.get("strategy", "auto")
+    )
+    # Started again by the launcher, a command goes on where it was.
+    again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
+    resume = given.get("resume", False) or again
+    placement = Placement(strategy, save_freq, resume, recording)
+    prepared = prepare(config, given.get("run_dir"), call.line, placement)
+    call.kept = f"What was written is kept in {prepared.workspace.directory}."
+    return functools.partial(_train, prepared)
 
 
 def build_flags() -> FlagSet:
@@ -147,21 +122,66 @@ def _save_freq(word: str | None) -> str | int | None:
 
 def _train(prepared: PreparedRun) -> None:
     """Trains, showing what goes on and what came out."""
-    if not prepared.workspace.is_chief:
-        train(prepared)
-        return
+    try:
+        if prepared.workspace.is_chief:
+            _train_and_show(prepared)
+        else:
+            train(prepared)
+    except _LOST as error:
+        raise Stopped(
+            "the connection to another process is lost", RESTART_EXIT_CODE
+        ) from error
+
+
+def _train_and_show(prepared: PreparedRun) -> None:
     config, files = prepared.config, prepared.files
-    console = Console()
-    console.print(
+    console = progress.Console()
+    console.say(
         f"{config.dataset}, {config.model}, {config.method}: "
         f"{config.num_workers} workers x {config.examples_per_worker} "
         f"examples, epochs={config.epochs}, "
-        f"steps_per_epoch={prepared.steps_per_epoch}",
-        highlight=False,
-        soft_wrap=True,
+        f"steps_per_epoch={prepared.steps_per_epoch}"
     )
     with progress.show_progress(console) as callback:
         summary = train(prepared, [callback])
-    progress.print_summary(
-        console, summary, str(files.directory), files.names()
+    print_summary(console, summary, str(files.directory), files.names())
+
+
+def print_summary(
+    console: progress.Console,
+    summary: Summary,
+    run_dir: str,
+    files: Sequence[str],
+) -> None:
+    """Prints the result and the files it is in.
+
+    Args:
+        console: Where to print.
+        summary: What came out.
+        run_dir: Where the files lie.
+        files: Their names.
+    """
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    best = progress.percent(summary.best_val_accuracy)
+    table.add_row(
+        "test accuracy",
+        f"[bold]{progress.percent(summary.val_accuracy)}[/bold]  (best {best})",
     )
+    table.add_row("training loss", progress.number(summary.train_loss))
+    table.add_row(
+        "time",
+        f"{summary.seconds:.1f} s, {summary.examples_per_second:,.0f} "
+        "examples a second",
+    )
+    if summary.peak_memory_bytes is not None:
+        mebibytes = summary.peak_memory_bytes / 2**20
+        table.add_row("peak memory", f"{mebibytes:,.0f} MiB")
+    table.add_row("files", ", ".join(files))
+    console.print(table, highlight=False)
+    # By itself and unwrapped, so that it can be copied from a narrow window.
+    console.say(f"in {run_dir}")
+
+
+COMMAND = Command(build_flags, _prepare, _FAILURES)

@@ -110,12 +110,7 @@ def _define_carrying_out(flag_set: FlagSet) -> None:
         "How many runs for each value, their mean counts: a number, counted "
         "from 0, or the seeds themselves, with commas. Default: 1.",
     )
-    flag_set.integer(
-        "jobs",
-        "Runs side by side; they share the cores. Default: one for each "
-        "core, or one if there is a GPU or TPU.",
-        minimum=1,
-    )
+    run_many.define_jobs(flag_set)
     flag_set.text(
         "out_dir",
         "A new or empty directory, or that of the same search, which then "

@@ -32,16 +32,9 @@ _SECONDS_BETWEEN_CLUSTERS = 15.0
 # What is passed on to the processes.
 _SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
 
-# Under this name tf_gnc leaves it to the command line to import TensorFlow.
 # -P, as for an installed script: the current directory is no place to import
 # from.
-_TF_GNC = (
-    sys.executable,
-    "-P",
-    "-c",
-    "import sys; sys.argv[0] = 'tf-gnc'; from tf_gnc.cli.main import main; "
-    "sys.exit(main())",
-)
+_TF_GNC = (sys.executable, "-P", "-m", "tf_gnc.cli.main")
 
 
 def child_command(

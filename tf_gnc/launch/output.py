@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 # The environment variable with the number of the open file into which a
@@ -42,7 +42,6 @@ class LineCutter:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Starts with an empty line."""
         self._clock = clock
         self._rest = b""
         self._rewrite_shown = -_SECONDS_BETWEEN_REWRITES
@@ -127,18 +126,10 @@ class Screen:
         """Moves the bar to where the last line of `PROGRESS_FD` says."""
         # Whatever else a process may write there is not worth a failed run.
         with contextlib.suppress(LookupError, TypeError, ValueError):
-            content = json.loads(reports[-1])
-            epoch, steps = content["epoch"], content["steps"]
-            fields = {
-                "total": content["epochs"] * steps,
-                "completed": (epoch - 1) * steps + content["step"],
-                "epoch": f"{epoch}/{content['epochs']}",
-                "text": str(content["text"]),
-            }
-            if self._bar is None:
-                self._bar = _new_bar()
-            self._bar.update(self._bar.task_ids[0], **fields)
-            self._bar.start()  # if it hasn't
+            bar = self._bar or new_bar()
+            move_bar(bar, json.loads(reports[-1]))
+            self._bar = bar
+            bar.start()  # if it hasn't
 
     def _show_above_bar(self, text: str) -> None:
         from rich.text import Text
@@ -148,8 +139,13 @@ class Screen:
         )
 
 
-def _new_bar() -> Any:
-    """Returns a bar as `tf-gnc train` has it."""
+def new_bar(console: Any = None) -> Any:
+    """Returns a bar for a whole run, a `rich.progress.Progress`.
+
+    Args:
+        console: Where to show it, a `rich.console.Console`. Default: standard
+            output.
+    """
     from rich import progress
 
     bar = progress.Progress(
@@ -159,10 +155,28 @@ def _new_bar() -> Any:
         progress.TimeElapsedColumn(),
         progress.TextColumn("left"),
         progress.TimeRemainingColumn(),
+        console=console,
         expand=True,
     )
-    bar.add_task("", epoch="", text="")
+    bar.add_task("", total=None, epoch="", text="starting")
     return bar
+
+
+def move_bar(bar: Any, report: Mapping[str, Any]) -> None:
+    """Moves a bar to where a run is.
+
+    Args:
+        bar: From `new_bar`.
+        report: How far the run is; see `PROGRESS_FD`.
+    """
+    epoch, steps = report["epoch"], report["steps"]
+    bar.update(
+        bar.task_ids[0],
+        total=report["epochs"] * steps,
+        completed=(epoch - 1) * steps + report["step"],
+        epoch=f"{epoch}/{report['epochs']}",
+        text=str(report["text"]),
+    )
 
 
 def _visible(line: bytes) -> str:
