@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -418,7 +419,7 @@ def test_files__killed_at_the_very_first__are_written_at_the_next_call(
 
     files = page.AnalysisFiles(out, run_dirs)
     with monkeypatch.context() as patch:
-        patch.setattr(page.os, "replace", kill)
+        patch.setattr(os, "replace", kill)
         patch.setattr(Path, "unlink", lambda *_, **__: None)
         with pytest.raises(Killed):
             files.write({}, "page", "command")

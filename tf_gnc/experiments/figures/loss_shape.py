@@ -1,4 +1,8 @@
-"""The loss around the weights, as a curve or, along two directions, a map."""
+"""The loss around the weights: how smooth it is, curves and maps of it.
+
+Figures 5 and 9 of the paper, plain and convolved with noise; and the landscape
+along random directions.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,10 +13,23 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun
-from tf_gnc.experiments.figures.style import line_style, new_figure, plot, trim
+from tf_gnc.experiments.figures.style import (
+    band,
+    line_style,
+    mark_rate_drops,
+    new_figure,
+    plot,
+    trim,
+)
 
 MOST = 5
 """How many of a run's curves are drawn; more couldn't be told apart."""
+
+_TITLES = (
+    ("loss", "(a) loss along the gradient"),
+    ("gradient", "(b) change of the gradient, l2"),
+    ("beta", "(c) beta-smoothness"),
+)
 
 
 def draw_landscape(runs: Sequence[RecordedRun]) -> Figure:
@@ -37,10 +54,10 @@ def _draw_curves(
 ) -> None:
     rows = [row for row in rows if _losses(row["landscape"]).ndim == 1]
     # The first and the last, and some between.
-    places = np.linspace(0, len(rows) - 1, min(MOST, len(rows)))
+    chosen = np.linspace(0, len(rows) - 1, min(MOST, len(rows)))
     seen = []
-    for number, place in enumerate(places.round().astype(int)):
-        row = rows[place]
+    for number, index in enumerate(chosen.round().astype(int)):
+        row = rows[index]
         losses = _losses(row["landscape"])
         seen.append(losses)
         style = line_style(
@@ -73,3 +90,53 @@ def _is_wide(losses: np.ndarray) -> bool:
     return bool(
         found.size and found.min() > 0 and found.max() > 10 * found.min()
     )
+
+
+def draw_plain_and_convolved(runs: Sequence[RecordedRun]) -> Figure:
+    """Draws the loss with and without a run's noise, a row for each run."""
+    figure, panels = new_figure(len(runs), 3, height=3.0, share=False)
+    for row, run in enumerate(runs):
+        three = panels[3 * row : 3 * row + 3]
+        for place, kind in enumerate(("plain", "convolved")):
+            _draw_smoothness(three, run, kind, place, kind)
+        _finish_smoothness(
+            three, [run], f"{run.label}: ", last=row == len(runs) - 1
+        )
+    return figure
+
+
+def draw_as_trained(runs: Sequence[RecordedRun]) -> Figure:
+    """Draws the loss that each run trains on, all runs in the same panels."""
+    figure, panels = new_figure(1, 3, share=False)
+    for place, run in enumerate(runs):
+        _draw_smoothness(panels, run, "convolved", place, run.label)
+    _finish_smoothness(panels, runs, "", last=True)
+    return figure
+
+
+def _draw_smoothness(
+    panels: Sequence[Axes], run: RecordedRun, kind: str, place: int, label: str
+) -> None:
+    style = line_style(place, label)
+    for axes, (name, _) in zip(panels, _TITLES, strict=True):
+        if name == "beta":
+            plot(axes, run.series("smoothness", kind, name), **style)
+            continue
+        low, high = (
+            run.series("smoothness", kind, name, end) for end in (0, 1)
+        )
+        band(axes, low, high, style["color"], label)
+
+
+def _finish_smoothness(
+    panels: Sequence[Axes],
+    runs: Sequence[RecordedRun],
+    prefix: str,
+    last: bool,
+) -> None:
+    mark_rate_drops(panels, runs)
+    for axes, (name, title) in zip(panels, _TITLES, strict=True):
+        axes.set_yscale("log")
+        axes.set_title(f"{prefix}{title}", fontsize=9)
+        ylabel = {"loss": "Loss", "gradient": "Distance", "beta": "beta"}[name]
+        trim(axes, "Epoch" if last else "", ylabel)

@@ -2,8 +2,6 @@
 
 import html
 import io
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from tf_gnc import _files
 from tf_gnc.callbacks.measures import FULL
 from tf_gnc.experiments.compare import page
 from tf_gnc.experiments.figures.recorded_runs import (
@@ -57,8 +56,9 @@ class AnalysisFiles:
             return
         measured = Path(MEASURED).name
         # A kill may have left the beginning of what is written first.
-        ours = {measured, *(_draft(name) for name in (measured, ABOUT))}
-        names = {path.name for path in directory.iterdir()} - ours
+        drafts = {f"{_files.UNFINISHED}{name}" for name in (measured, ABOUT)}
+        names = {path.name for path in directory.iterdir()}
+        names -= {measured, *drafts}
         if names:
             raise FileExistsError(
                 "`out_dir` must be new, empty or that of an analysis of the "
@@ -82,28 +82,18 @@ class AnalysisFiles:
         about = {"runs": self._runs, "files": names, "command": command}
         self.directory.mkdir(parents=True, exist_ok=True)
         # First, so that the files are known for ours if this is cut short.
-        about["files"] = sorted({*names, *self._former})
-        self._replace(ABOUT, _json(about))
+        all_names = sorted({*names, *self._former})
+        _files.write_json(self.directory / ABOUT, {**about, "files": all_names})
         for name, content in contents.items():
-            self._replace(name, content)
+            _files.write_content(self.directory / name, content)
         for name in set(self._former) - set(names):
             (self.directory / name).unlink(missing_ok=True)
-        self._replace(ABOUT, _json({**about, "files": names}))
+        _files.write_json(self.directory / ABOUT, about)
         return names
-
-    def _replace(self, name: str, content: bytes) -> None:
-        draft = self.directory / _draft(name)
-        try:
-            draft.write_bytes(content)
-            os.replace(draft, self.directory / name)
-        finally:
-            draft.unlink(missing_ok=True)
 
     def _about(self) -> dict[str, Any] | None:
         try:
-            return json.loads(
-                (self.directory / ABOUT).read_text(encoding="utf-8")
-            )
+            return _files.read_json(self.directory / ABOUT)
         except (OSError, ValueError):
             return None
 
@@ -163,7 +153,7 @@ def to_html(
             )
     absent = [name for name in lacking if name not in figures]
     if absent:
-        parts += ["<h2>Not drawn, for want of data</h2>", "<ul>"]
+        parts += ["<h2>Not drawn, for lack of data</h2>", "<ul>"]
         parts += [_how_to_record(name, runs) for name in absent]
         parts.append("</ul>")
     rows = [
@@ -188,16 +178,12 @@ def _how_to_record(name: str, runs: Sequence[RecordedRun]) -> str:
     words = f"<code>tf-gnc train --probe={measure}</code>"
     full = [m for m in drawing.measures if m in FULL]
     if full:
-        places = " ".join(str(run.directory) for run in runs)
+        directories = " ".join(str(run.directory) for run in runs)
         words += (
             " as it trains, or measure it now: <code>tf-gnc analyze "
-            f"{html.escape(places)} --measure={full[0]}</code>"
+            f"{html.escape(directories)} --measure={full[0]}</code>"
         )
     return f"<li>{html.escape(drawing.title)}. Record it with {words}.</li>"
-
-
-def _draft(name: str) -> str:
-    return f".unfinished-{name}"
 
 
 def _png(figure: Figure) -> bytes:
@@ -223,7 +209,3 @@ def _svg(figure: Figure, title: str) -> str:
     for number, color in enumerate(COLORS):
         drawing = drawing.replace(color, f"var(--l{number})")
     return drawing
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()

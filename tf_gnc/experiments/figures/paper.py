@@ -4,11 +4,11 @@
     3(b), 3(c), 7(b)       cosine similarity of the gradients
     4(a)                   condition numbers, eigenvalues of the noise
     4(b), 4(c), 8          losses of the workers' displaced models
-    5, 9                   smoothness; in figures_smoothness.py
+    5, 9                   smoothness; in loss_shape.py
     10, 11                 training loss
 
 Takes records; knows neither models nor files. Draws without pyplot, as
-report.py does.
+curves.py does.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from tf_gnc.experiments.figures import loss_shape, paper, smoothness
+from tf_gnc.experiments.figures import loss_shape, paper
 from tf_gnc.experiments.figures.paper import View
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun
 from tf_gnc.experiments.figures.style import STYLE
@@ -158,14 +158,14 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             f"{_SMOOTHNESS}Differs from the paper: both are taken at the same "
             "weights, those of one run; the figure that compares runs, as the "
             "paper does, is there if there are several.",
-            lambda runs, view: smoothness.draw_plain_and_convolved(runs),
+            lambda runs, view: loss_shape.draw_plain_and_convolved(runs),
             ("smoothness",),
         ),
         "fig5_runs": Drawing(
             "Fig. 5, 9: smoothness of the loss that each run trains on",
             f"{_SMOOTHNESS}Each run is convolved with its own noise; dpsgd, "
             "the paper's baseline, has none.",
-            lambda runs, view: smoothness.draw_as_trained(runs),
+            lambda runs, view: loss_shape.draw_as_trained(runs),
             ("smoothness",),
             fewest=2,
         ),
