@@ -24,7 +24,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tf_gnc import data
-from tf_gnc.data import imagenet, pipeline, shards
+from tf_gnc.data import image_files, pipeline, shards
 from tf_gnc.experiments import build_model, make_config
 
 _BATCH_SIZE = 256
@@ -117,12 +117,12 @@ def measure_imagenet() -> None:
             "central window": full.without_augmentation(),
             "everything": full,
         }.items():
-            training = imagenet.training_dataset(
+            training = image_files.training_dataset(
                 records, preprocess=preprocess, **options
             )
             show(what, training)
         # As one of four processes has it.
-        rows = imagenet.training_dataset(records, rows=(0, 16), **options)
+        rows = image_files.training_dataset(records, rows=(0, 16), **options)
         show("rows 0 to 15", rows, 16)
 
 
