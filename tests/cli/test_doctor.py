@@ -76,7 +76,7 @@ def test_doctor__not_the_chief__prints_nothing(monkeypatch, capsys):
         (["--strategy=mirrored"], ["'mirrored' needs a GPU"]),
         (["--strategy=ring"], ["--strategy=ring", "multi_worker"]),
         (["--workers=3", "--batch_size=64"], ["batch_size=64", "63"]),
-        (["--method=rnc", "--alpha=1"], ["--alpha", "gnc|gnc_to_rnc"]),
+        (["--method=dpsgd", "--alpha=1"], ["--alpha", "gnc|gnc_to_rnc"]),
         (["--method=gnc", "--alpha_rnc=1"], ["--alpha_rnc", "rnc|gnc_to_rnc"]),
         (["--epochs=3"], ["epochs"]),
         (["digits"], ["only flags", "'digits'"]),

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tf_gnc.experiments import METHODS, RunConfig, make_config
+from tf_gnc.experiments import RunConfig, make_config
 
 LEGAL = {
     "dataset": "digits",
@@ -12,7 +12,13 @@ LEGAL = {
     "batch_size": 64,
     "epochs": 4,
     "learning_rate": 0.1,
+    "settings": {"alpha": 0.1},
 }
+
+
+def _switching(switch_epoch):
+    settings = {"alpha": 0.1, "alpha_rnc": 2.0, "switch_epoch": switch_epoch}
+    return {"method": "gnc_to_rnc", "settings": settings}
 
 
 def test_run_config__through_json__is_the_same():
@@ -29,8 +35,8 @@ def test_run_config__unknown_field__error_names_it():
 
 def test_run_config__missing_field__error_names_it():
     values = RunConfig(**LEGAL).to_dict()
-    del values["alpha"]
-    with pytest.raises(ValueError, match=r"missing=\['alpha'\]"):
+    del values["learning_rate"]
+    with pytest.raises(ValueError, match=r"missing=\['learning_rate'\]"):
         RunConfig.from_dict(values)
 
 
@@ -49,11 +55,6 @@ def test_run_config__missing_field__error_names_it():
         ("weight_decay", -1e-9),
         ("warmup", 1.5),
         ("schedule", 1),
-        ("alpha", -1),
-        ("alpha_rnc", float("inf")),
-        ("scaling", "layer"),
-        ("include_vectors", "yes"),
-        ("max_displacement", 0),
         ("augment", None),
         ("seed", -1),
         ("seed", 2**31),
@@ -74,8 +75,6 @@ def test_run_config__illegal_value__error_names_field_and_value(name, value):
         ("learning_rate", 0),
         ("momentum", 1),
         ("warmup", 0),
-        ("alpha", 0),
-        ("max_displacement", 1e-9),
         ("seed", 2**31 - 1),
         ("threads", 1),
     ],
@@ -93,7 +92,55 @@ def test_run_config__uneven_batch__error_offers_ways_out():
         RunConfig(**{**LEGAL, "batch_size": 100, "num_workers": 16})
 
 
-@pytest.mark.parametrize("switch_epoch", [None, 4, 5])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("alpha", -1),
+        ("alpha", float("inf")),
+        ("alpha", True),
+        ("scaling", "layer"),
+        ("include_vectors", "yes"),
+        ("max_displacement", 0),
+        ("noise_dtype", "int8"),
+    ],
+)
+def test_run_config__illegal_setting_of_a_method__error_is_the_rules(
+    name, value
+):
+    with pytest.raises(ValueError, match=f"`{name}` must be.*got {name}="):
+        RunConfig(**{**LEGAL, "settings": {"alpha": 0.1, name: value}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("alpha", 0), ("max_displacement", 1e-9)]
+)
+def test_run_config__setting_of_a_method_at_the_edge__is_taken(name, value):
+    config = RunConfig(**{**LEGAL, "settings": {"alpha": 0.1, name: value}})
+    assert config.settings[name] == value
+    assert isinstance(config.settings[name], float)
+
+
+def test_run_config__setting_without_a_value__error_names_the_flag():
+    with pytest.raises(ValueError, match=r"`alpha` \(--alpha\) must be given"):
+        RunConfig(**{**LEGAL, "settings": {}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lars_variant": "larc"}, "`lars_variant` does .*optimizer='lars'"),
+        ({"noise_rate": "layer"}, "`noise_rate` does .*optimizer='lars' only"),
+        ({"decay_steps": 9}, "`decay_steps` does .*schedule='polynomial' only"),
+        ({"image_size": 64}, "`image_size` does .*dataset='imagenet2012' only"),
+        ({"batch_norm": False, "model": "resnet50"}, "`batch_norm` does some"),
+    ],
+)
+def test_run_config__setting_that_does_nothing__is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**{**LEGAL, **changes})
+
+
+@pytest.mark.parametrize("switch_epoch", [4, 5])
 def test_run_config__switch_outside_the_run__error_has_the_numbers(
     switch_epoch,
 ):
@@ -101,17 +148,13 @@ def test_run_config__switch_outside_the_run__error_has_the_numbers(
         ValueError,
         match=f"switch_epoch={switch_epoch} with epochs=4. .*here 3",
     ):
-        RunConfig(
-            **{**LEGAL, "method": "gnc_to_rnc", "switch_epoch": switch_epoch}
-        )
+        RunConfig(**{**LEGAL, **_switching(switch_epoch)})
 
 
 @pytest.mark.parametrize("switch_epoch", [1, 3])
 def test_run_config__switch_at_the_edge__is_taken(switch_epoch):
-    config = RunConfig(
-        **{**LEGAL, "method": "gnc_to_rnc", "switch_epoch": switch_epoch}
-    )
-    (switch,) = METHODS["gnc_to_rnc"].callbacks(config)
+    config = RunConfig(**{**LEGAL, **_switching(switch_epoch)})
+    (switch,) = config.noise().callbacks()
     assert switch.epoch == switch_epoch
 
 
@@ -130,16 +173,18 @@ def test_make_config__cifar__has_the_papers_settings(
 ):
     random = make_config(dataset, "rnc", batch_size=batch_size)
     both = make_config(dataset, "gnc_to_rnc", batch_size=batch_size)
-    assert random.alpha_rnc == rnc
-    assert (both.alpha, both.alpha_rnc) == (0.1, gnc_to_rnc)
+    assert random.settings["alpha"] == rnc
+    assert both.settings["alpha"] == 0.1
+    assert both.settings["alpha_rnc"] == gnc_to_rnc
     assert (both.num_workers, both.epochs) == (workers, 160)
     assert both.learning_rate == pytest.approx(rate, rel=1e-12)
-    assert (both.switch_epoch, both.model) == (120, "resnet32")
+    assert (both.settings["switch_epoch"], both.model) == (120, "resnet32")
     assert (both.weight_decay, both.momentum) == (0.0001, 0.9)
 
 
 def test_make_config__two_epochs__switches_between_them():
-    assert make_config(method="gnc_to_rnc", epochs=2).switch_epoch == 1
+    config = make_config(method="gnc_to_rnc", epochs=2)
+    assert config.settings["switch_epoch"] == 1
 
 
 def test_make_config__one_epoch__has_no_room_for_a_switch():

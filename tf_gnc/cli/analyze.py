@@ -12,9 +12,9 @@ import tensorflow as tf
 
 from tf_gnc.callbacks.measures import FULL
 from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
-from tf_gnc.cli.measurement_flags import measures_of
 from tf_gnc.cli.progress import Console
 from tf_gnc.cli.tensorflow_start import start_tensorflow
+from tf_gnc.cli.train import measures_of
 from tf_gnc.experiments.figures.page import AnalysisFiles, missing, to_html
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun, read_runs
 from tf_gnc.experiments.figures.registry import View, draw_all

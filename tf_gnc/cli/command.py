@@ -64,15 +64,23 @@ class FlagSet:
         self.values.set_gnu_getopt()  # Flags may stand behind other words.
         self._groups: dict[str, list[str]] = {}
         self._open_group: list[str] = []
+        self._keys: dict[str, str] = {}
 
     @contextlib.contextmanager
     def group(self, title: str) -> Iterator[None]:
-        """Puts the flags that are defined inside under a title."""
-        self._open_group = self._groups[title] = []
+        """Puts the flags that are defined inside under a title.
+
+        Args:
+            title: May have been used before. Flags under "" have no place in
+                the help.
+        """
+        self._open_group = self._groups.setdefault(title, [])
         yield
         self._open_group = []
 
-    def integer(self, name: str, text: str, *, minimum: int) -> None:
+    def integer(
+        self, name: str, text: str, *, minimum: int | None = None
+    ) -> None:
         """Defines a flag for a whole number without a fixed default."""
         flags.DEFINE_integer(
             name, None, text, lower_bound=minimum, flag_values=self.values
@@ -100,22 +108,18 @@ class FlagSet:
         flags.DEFINE_string(name, None, text, flag_values=self.values)
         self._open_group.append(name)
 
-    def switch(self, name: str, text: str, default: bool) -> None:
+    def switch(self, name: str, text: str, default: bool | None) -> None:
         """Defines a flag that is on or off: --name or --noname."""
         flags.DEFINE_boolean(name, default, text, flag_values=self.values)
         self._open_group.append(name)
 
+    def rename(self, name: str, key: str) -> None:
+        """Lets `parse` return the value of `--name` under another name."""
+        self._keys[name] = key
+
     def alias(self, name: str, original: str) -> None:
         """Lets `--name` stand for `--original`; the help leaves it out."""
         flags.DEFINE_alias(name, original, flag_values=self.values)
-
-    def leave_out(self, names: Iterable[str]) -> None:
-        """Takes flags away, for a subcommand that has most of another's."""
-        for name in names:
-            delattr(self.values, name)
-            for group in self._groups.values():
-                if name in group:
-                    group.remove(name)
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
         """Returns the flags that were given, and no defaults."""
@@ -149,7 +153,7 @@ class FlagSet:
             )
         names = [name for group in self._groups.values() for name in group]
         given = {
-            name: self.values[name].value
+            self._keys.get(name, name): self.values[name].value
             for name in names
             if self.values[name].present
         }
@@ -163,7 +167,7 @@ class FlagSet:
         lines = [" ".join(["Usage:", self.usage, *filter(None, order)]), ""]
         lines += textwrap.wrap(self.summary, 78)
         for title, names in self._groups.items():
-            if not names:  # left out, all of them
+            if not title or not names:
                 continue
             lines += ["", f"{title}:"]
             for name in names:

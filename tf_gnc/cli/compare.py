@@ -4,21 +4,20 @@ What is compared is in tf_gnc.experiments; each run is a process of its own, see
 `run_many`. Here are the flags, and what is said on the way.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_gnc import _check
-from tf_gnc.cli import train
+from tf_gnc.cli import config_flags
 from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
-from tf_gnc.cli.config_flags import to_fields
 from tf_gnc.cli.progress import Console, show_runs
 from tf_gnc.cli.run_many import (
-    HOW,
+    JOBS,
     RunMany,
     RunsFailed,
     check_all_done,
-    define_jobs,
     missing,
     prepare_many,
 )
@@ -26,8 +25,10 @@ from tf_gnc.experiments.compare.page import to_html
 from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
 from tf_gnc.experiments.compare.statistics import make_columns
 from tf_gnc.experiments.compare.table import make_table, to_csv
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.methods import PAPER_METHODS
 from tf_gnc.experiments.recipes import RECIPES
+from tf_gnc.experiments.settings import setting
 
 _USAGE = "tf-gnc compare"
 _SUMMARY = (
@@ -39,14 +40,40 @@ _SUMMARY = (
     "With no flags: four methods and three seeds on handwritten digits."
 )
 
-# Flags of `tf-gnc train` that are up to the comparison.
-_LEFT_OUT = (
-    "backup", "method", "resume", "run_dir", "seed", "strategy",
-    *train.MEASUREMENTS,
-)  # fmt: skip
 
-# Flags that aren't part of a run's configuration.
-_NOT_CONFIG = ("baseline", "methods", "seeds", *HOW)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareFlags:
+    """Flags that a comparison has beside those of its runs."""
+
+    methods: str | None = setting(
+        "With commas between them. Default: "
+        f"{','.join(PAPER_METHODS)}. What --method of `tf-gnc train` takes, "
+        "module:function too.",
+        None, group="This comparison",
+    )  # fmt: skip
+    seeds: str = setting(
+        "How many, counted from 0; or the seeds themselves, with commas "
+        "(`7,` for only that one).",
+        "3", group="This comparison",
+    )  # fmt: skip
+    baseline: str | None = setting(
+        "The method that the others are compared to. Default: dpsgd, or "
+        "the first one if that isn't among them.",
+        None, group="This comparison",
+    )  # fmt: skip
+    jobs: int | None = setting(
+        JOBS,
+        None, minimum=1, group="This comparison",
+    )  # fmt: skip
+    out_dir: str | None = setting(
+        "A new or empty directory, or that of the same comparison, which "
+        "then goes on. Default: runs/compare-<dataset>.",
+        None, group="This comparison",
+    )  # fmt: skip
+    verbose: bool = setting(
+        "Show TensorFlow's messages, and tracebacks of errors.",
+        False, group="This run",
+    )  # fmt: skip
 
 
 def _prepare(call: Call) -> Work:
@@ -84,53 +111,36 @@ def work_of(call: Call, comparisons: Sequence[Comparison]) -> Work:
 
 
 def build_flags() -> FlagSet:
-    """Returns the flags: those of `tf-gnc train` that fit, and its own."""
-    flag_set = train.build_flags()
-    flag_set.usage, flag_set.summary = _USAGE, _SUMMARY
-    flag_set.leave_out(_LEFT_OUT)
-    flag_set.values.set_default("deterministic", True)
-    with flag_set.group("This comparison"):
-        flag_set.text(
-            "methods",
-            f"With commas between them. Default: {','.join(METHODS)}.",
-        )
-        flag_set.text(
-            "seeds",
-            "How many, counted from 0; or the seeds themselves, with commas "
-            "(`7,` for only that one). Default: 3.",
-        )
-        flag_set.text(
-            "baseline",
-            "The method that the others are compared to. Default: dpsgd, or "
-            "the first one if that isn't among them.",
-        )
-        define_jobs(flag_set)
-        flag_set.text(
-            "out_dir",
-            "A new or empty directory, or that of the same comparison, which "
-            "then goes on. Default: runs/compare-<dataset>.",
-        )
-    return flag_set
+    """Returns the flags: those of a run that fit, and its own."""
+    return config_flags.build(
+        _USAGE,
+        _SUMMARY,
+        config_flags.RecipeFlag,
+        RunConfig,
+        config_flags.OwnFlags,
+        CompareFlags,
+        without=("method", "seed"),
+        words={"deterministic": "on"},
+    )
 
 
 def _plan(given: Mapping[str, Any]) -> Plan:
     """Returns the plan that the given flags ask for."""
-    chosen = to_fields(
-        {n: value for n, value in given.items() if n not in _NOT_CONFIG}
-    )
+    chosen = config_flags.chosen_of(given)
+    chosen.pop("threads", None)  # For all runs together.
     baseline = given.get("baseline")
     methods, seeds = given.get("methods"), given.get("seeds")
     if methods is not None:
         methods = [method.strip() for method in methods.split(",")]
     if seeds is not None:
         seeds = parse_seeds(seeds)
-    if "recipe" in chosen:
-        recipe = RECIPES[_check.choice("recipe", chosen.pop("recipe"), RECIPES)]
+    if "recipe" in given:
+        recipe = RECIPES[_check.choice("recipe", given["recipe"], RECIPES)]
         return recipe.plan(methods, seeds, baseline, **chosen)
     # Without it a run that was cut short would end a little differently.
     chosen.setdefault("deterministic", True)
     return make_plan(
-        methods or list(METHODS), seeds or [0, 1, 2], baseline, **chosen
+        methods or PAPER_METHODS, seeds or [0, 1, 2], baseline, **chosen
     )
 
 

@@ -4,27 +4,22 @@ The checks are in tf_gnc.doctor; here are the flags, a model as `tf-gnc train`
 would make it, random pictures in the shape of the data set, and the words.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc import doctor, models
-from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
+from tf_gnc import doctor
+from tf_gnc.cli import config_flags
+from tf_gnc.cli.command import Call, Command, FlagSet, Work
 from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.data import DATASETS
 from tf_gnc.distribute.strategies import STRATEGIES, is_chief
-from tf_gnc.experiments import (
-    METHODS,
-    RunConfig,
-    build_model,
-    make_config,
-)
+from tf_gnc.experiments import RunConfig, build_model, make_config
 from tf_gnc.experiments.run.environment import environment
-from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.experiments.settings import setting, settings_of
 from tf_gnc.step.train_step import GNCModel
 
 _USAGE = "tf-gnc doctor"
@@ -35,15 +30,34 @@ _SUMMARY = (
     "of `tf-gnc train`; the learning rate is the run's highest."
 )
 
-# Flags that say where, not what.
-_NOT_CONFIG = ("strategy", "verbose")
-
 # What can go wrong in a step without anything being wrong in the program.
 _FAILURES = (OSError, tf.errors.OpError)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoctorFlags:
+    """Flags that decide nothing of a run."""
+
+    strategy: str = setting(
+        "How the work is distributed; auto: as the machine and its "
+        "environment suggest.",
+        "auto", choices=STRATEGIES, group="This run",
+    )  # fmt: skip
+    verbose: bool = setting(
+        "Show TensorFlow's messages, and tracebacks of errors.",
+        False, group="This run",
+    )  # fmt: skip
+
+
+# What of a run matters to its noise.
+_FIELDS = (
+    "dataset", "model", "method", "num_workers", "batch_size",
+    "learning_rate", "threads",
+)  # fmt: skip
+
+
 def _prepare(call: Call) -> Work:
-    config = _config(call.given)
+    config = make_config(**config_flags.chosen_of(call.given))
     strategy = start_tensorflow(
         config.threads, call.verbose, call.given.get("strategy", "auto")
     )
@@ -55,51 +69,13 @@ def _prepare(call: Call) -> Work:
 
 def build_flags() -> FlagSet:
     """Returns the flags of `tf-gnc doctor`."""
-    flag_set = FlagSet(_USAGE, _SUMMARY)
-    with flag_set.group("The run"):
-        flag_set.choice(
-            "dataset", DATASETS, "Whose shape the pictures have.", "digits"
-        )
-        flag_set.choice("model", models.MODELS, "Which network.", None)
-        flag_set.choice("method", METHODS, "What noise.", "gnc")
-        flag_set.integer("workers", "The paper's M.", minimum=1)
-        flag_set.integer(
-            "batch_size", "Examples per update, over all workers.", minimum=1
-        )
-        flag_set.number("learning_rate", "Highest learning rate.")
-        flag_set.number("alpha", "Coefficient of the gradient noise.")
-        flag_set.number("alpha_rnc", "Coefficient of the random noise.")
-    with flag_set.group("This machine"):
-        flag_set.choice(
-            "strategy",
-            STRATEGIES,
-            "How the work is distributed; auto: as the machine and its "
-            "environment suggest.",
-            "auto",
-        )
-        flag_set.integer("threads", "Cores to use. Default: all.", minimum=1)
-        flag_set.switch(
-            "verbose",
-            "Show TensorFlow's messages, and tracebacks of errors.",
-            default=False,
-        )
-    # Error messages about a configuration use its own name.
-    flag_set.alias("num_workers", "workers")
-    return flag_set
-
-
-def _config(given: Mapping[str, Any]) -> RunConfig:
-    """Returns the configuration that the given flags ask for."""
-    chosen = {k: v for k, v in given.items() if k not in _NOT_CONFIG}
-    config = make_config(num_workers=chosen.pop("workers", None), **chosen)
-    for name in ("alpha", "alpha_rnc"):
-        users = [m for m in METHODS if name in METHODS[m].settings]
-        if name in chosen and config.method not in users:
-            raise UsageError(
-                f"--{name} does nothing with --method={config.method}. Leave "
-                f"it out, or use --method={'|'.join(users)}."
-            )
-    return config
+    return config_flags.build(
+        _USAGE,
+        _SUMMARY,
+        RunConfig,
+        DoctorFlags,
+        without=set(settings_of(RunConfig)) - set(_FIELDS),
+    )
 
 
 def _examine(config: RunConfig, model: GNCModel) -> int:
@@ -112,7 +88,7 @@ def _examine(config: RunConfig, model: GNCModel) -> int:
     x = rng.normal(size=(config.batch_size, *settings.input_shape))
     y = rng.integers(settings.num_classes, size=config.batch_size)
     checks = []
-    for rule in _rules(config):
+    for rule in config.noise().rules:
         model.noise_rule = rule
         checks.append(doctor.check_memory(model))
         say(f"\n{rule or 'no noise'}\n{checks[-1]}")
@@ -126,13 +102,6 @@ def _examine(config: RunConfig, model: GNCModel) -> int:
     else:
         say("\nAll is well.")
     return 1 if failed else 0
-
-
-def _rules(config: RunConfig) -> list[NoiseRule | None]:
-    """Returns the rules that a run goes through."""
-    method = METHODS[config.method]
-    rules = [method.first(config)]
-    return [*rules, method.then(config)] if method.then else rules
 
 
 def _describe(config: RunConfig, model: GNCModel) -> list[str]:

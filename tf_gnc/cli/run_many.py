@@ -23,8 +23,11 @@ from tf_gnc.experiments.run.task import ManyRuns
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 from tf_gnc.launch.pool import Pool
 
-HOW = ("jobs", "out_dir", "threads", "verbose")
-"""Flags that say how to run, not what."""
+JOBS = (
+    "Runs side by side; they share the cores. Default: one for each core, or "
+    "one if there is a GPU or TPU."
+)
+"""Help of the flag `--jobs`."""
 
 
 class RunsFailed(Exception):
@@ -33,12 +36,7 @@ class RunsFailed(Exception):
 
 def define_jobs(flag_set: FlagSet) -> None:
     """Defines the flag for the number of runs side by side."""
-    flag_set.integer(
-        "jobs",
-        "Runs side by side; they share the cores. Default: one for each "
-        "core, or one if there is a GPU or TPU.",
-        minimum=1,
-    )
+    flag_set.integer("jobs", JOBS, minimum=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,11 @@
 """`tf-gnc train`: turns flags into a configuration, and a run into words.
 
-All of what a run does is in tf_gnc.experiments, its flags are in
-train_flags.py and measurement_flags.py; here is only what to say and return
-when something is wrong.
+All of what a run does is in tf_gnc.experiments, where its settings are
+described; here are only the flags that decide nothing in its results, and what
+to say and return when something is wrong.
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ import tensorflow as tf
 from rich.table import Table
 
 from tf_gnc import _check
-from tf_gnc.cli import progress
+from tf_gnc.callbacks.measures import CHEAP, FULL
+from tf_gnc.cli import config_flags, dry_run, progress
 from tf_gnc.cli.command import (
     Call,
     Command,
@@ -23,16 +25,9 @@ from tf_gnc.cli.command import (
     UsageError,
     Work,
 )
-from tf_gnc.cli.config_flags import build_flags as build_train_flags
-from tf_gnc.cli.config_flags import to_fields
-from tf_gnc.cli.measurement_flags import (
-    MEASUREMENTS,
-    define_measurements,
-    recording_of,
-)
 from tf_gnc.cli.tensorflow_start import start_tensorflow
+from tf_gnc.distribute.strategies import STRATEGIES
 from tf_gnc.experiments import (
-    METHODS,
     Placement,
     PreparedRun,
     RunConfig,
@@ -42,12 +37,16 @@ from tf_gnc.experiments import (
     train,
 )
 from tf_gnc.experiments.recipes import RECIPES
+from tf_gnc.experiments.run.recording import Recording
+from tf_gnc.experiments.settings import setting
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 
-# Flags that say where and how, not what to run.
-_NOT_CONFIG = (
-    "backup", "resume", "run_dir", "strategy", "verbose", *MEASUREMENTS,
-)  # fmt: skip
+USAGE = "tf-gnc train"
+_SUMMARY = (
+    "Trains a model and leaves config.json, metrics.jsonl, summary.json, "
+    "curves.png and model.keras in a new directory. With no flags: gradient "
+    "noise convolution on handwritten digits that need no download."
+)
 
 # What can go wrong in a run without anything being wrong in the program.
 _FAILURES = (
@@ -61,63 +60,144 @@ _FAILURES = (
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainFlags:
+    """Flags that say where and how, and change nothing in the results."""
+
+    run_dir: str | None = setting(
+        "A new or empty directory for the results. Default: "
+        "runs/<dataset>-<method>-<time>.",
+        None, group="This run",
+    )  # fmt: skip
+    backup: str = setting(
+        "When to back the run up: `epoch`, a number of steps, `never`, or "
+        "`auto`: as epochs end, but not twice within 30 seconds.",
+        "auto", group="This run",
+    )  # fmt: skip
+    resume: bool = setting(
+        "Take up the run in --run_dir where its last backup is, if there is "
+        "one. `tf-gnc launch` asks for it by itself when it starts again.",
+        False, group="This run",
+    )  # fmt: skip
+    strategy: str = setting(
+        "Which devices to use. auto: several processes where TF_CONFIG or "
+        "Slurm say so, else a TPU, else several GPUs, else one device.",
+        "auto", choices=STRATEGIES, group="This run",
+    )  # fmt: skip
+    dry_run: bool = setting(
+        "Only print the configuration, each value with where it comes from.",
+        False, group="This run",
+    )  # fmt: skip
+    verbose: bool = setting(
+        "Show TensorFlow's messages, and tracebacks of errors.",
+        False, group="This run",
+    )  # fmt: skip
+    probe: str = setting(
+        "What to measure, with commas between names; rows go to "
+        "probe.jsonl, and `tf-gnc analyze` draws them; each number's mean "
+        "over an epoch goes to metrics.jsonl as probe_NAME. At next to no "
+        f"cost, of the step just taken: {', '.join(CHEAP)}. At the cost "
+        "of many steps, of the weights and noise of the coming step: "
+        f"{', '.join(FULL)}; these take the run's first batch, always "
+        "the same one and augmented as the run has it, and similarity a "
+        "pass over all training examples, not augmented. Training goes on "
+        "as if nothing had been measured, only later; the time is part of "
+        "the run's seconds. Default: nothing.",
+        "", group="Measurements",
+    )  # fmt: skip
+    probe_every: int | None = setting(
+        "Steps from one measurement to the next. Default: those of an epoch.",
+        None, minimum=1, group="Measurements",
+    )  # fmt: skip
+    log_dir: str | None = setting(
+        "A directory where TensorBoard reads the numbers of --probe by "
+        "step. Default: nowhere.",
+        None, group="Measurements",
+    )  # fmt: skip
+    checkpoint_every: int | None = setting(
+        "Keep the whole model each time so many epochs have ended, as "
+        "checkpoints/epoch-0010.keras and so on, to be measured "
+        "afterwards: `tf-gnc analyze RUN --measure=...`. Default: never.",
+        None, minimum=1, group="Measurements",
+    )  # fmt: skip
+
+    def recording(self) -> Recording:
+        """Returns what is to be recorded on the way.
+
+        Raises:
+            ValueError: If a measure is unknown.
+        """
+        return Recording(
+            measures_of(self.probe),
+            self.probe_every,
+            self.checkpoint_every,
+            self.log_dir,
+        )
+
+    def save_freq(self) -> str | int | None:
+        """Returns when the run is to be backed up, as `Placement` takes it.
+
+        Raises:
+            UsageError: If `--backup` is something else.
+        """
+        if self.backup in ("auto", "epoch"):
+            return self.backup
+        if self.backup == "never":
+            return None
+        if not self.backup.isdecimal() or not int(self.backup):
+            raise UsageError(
+                "--backup must be `auto`, `epoch`, `never` or a number of "
+                f"steps, got {self.backup!r}."
+            )
+        return int(self.backup)
+
+
 def _prepare(call: Call) -> Work:
-    given = call.given
-    config = config_of(given)
-    save_freq = _save_freq(given.get("backup"))
-    recording = recording_of(given)
-    strategy = start_tensorflow(
-        config.threads, call.verbose, given.get("strategy", "auto")
-    )
+    flags = config_flags.values_of(TrainFlags, call.given)
+    config = config_of(call.given)
+    if flags.dry_run:
+        return lambda: print(dry_run.describe(config, call.given))
+    save_freq, recording = flags.save_freq(), flags.recording()
+    strategy = start_tensorflow(config.threads, flags.verbose, flags.strategy)
     # Started again by the launcher, a command goes on where it was.
     again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
-    resume = given.get("resume", False) or again
-    placement = Placement(strategy, save_freq, resume, recording)
-    prepared = prepare(config, given.get("run_dir"), call.line, placement)
+    placement = Placement(strategy, save_freq, flags.resume or again, recording)
+    prepared = prepare(config, flags.run_dir, call.line, placement)
     call.kept = f"What was written is kept in {prepared.workspace.directory}."
     return functools.partial(_train, prepared)
 
 
 def build_flags() -> FlagSet:
     """Returns the flags of `tf-gnc train`."""
-    flag_set = build_train_flags()
-    define_measurements(flag_set)
-    return flag_set
+    return config_flags.build(
+        USAGE,
+        _SUMMARY,
+        config_flags.RecipeFlag,
+        RunConfig,
+        config_flags.OwnFlags,
+        TrainFlags,
+    )
 
 
 def config_of(given: Mapping[str, Any]) -> RunConfig:
     """Returns the configuration that the given flags ask for."""
-    chosen = to_fields(
-        {n: value for n, value in given.items() if n not in _NOT_CONFIG}
-    )
-    if "recipe" in chosen:
-        name = _check.choice("recipe", chosen.pop("recipe"), RECIPES)
-        method = chosen.pop("method", RECIPES[name].methods[-1])
-        return RECIPES[name].config(method, chosen.pop("seed", 0), **chosen)
-    config = make_config(**chosen)
-    depends = {name for m in METHODS.values() for name in m.settings}
-    idle = depends - set(METHODS[config.method].settings)
-    for name in sorted(idle & set(chosen)):
-        users = [m for m in METHODS if name in METHODS[m].settings]
-        raise UsageError(
-            f"--{name} does nothing with --method={config.method}. Leave it "
-            f"out, or use --method={'|'.join(users)}."
-        )
-    return config
+    chosen = config_flags.chosen_of(given)
+    if "recipe" not in given:
+        return make_config(**chosen)
+    recipe = RECIPES[_check.choice("recipe", given["recipe"], RECIPES)]
+    method = chosen.pop("method", recipe.methods[-1])
+    return recipe.config(method, chosen.pop("seed", 0), **chosen)
 
 
-def _save_freq(word: str | None) -> str | int | None:
-    """Returns what `--backup` asks for."""
-    if word in (None, "auto", "epoch"):
-        return word or "auto"
-    if word == "never":
-        return None
-    if not word.isdecimal() or not int(word):
-        raise UsageError(
-            "--backup must be `auto`, `epoch`, `never` or a number of steps, "
-            f"got {word!r}."
-        )
-    return int(word)
+def measures_of(text: str) -> list[str]:
+    """Returns the names in a text with commas between them.
+
+    Example:
+        >>> measures_of("similarity, spectrum")
+        ['similarity', 'spectrum']
+    """
+    names = [name.strip() for name in text.split(",")]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def _train(prepared: PreparedRun) -> None:

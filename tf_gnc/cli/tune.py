@@ -20,6 +20,7 @@ from tf_gnc.cli.run_many import (
 )
 from tf_gnc.cli.tune_flags import build_flags, search_of
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.run.directory import as_file_name
 from tf_gnc.experiments.tune import report
 from tf_gnc.experiments.tune.explore import explore
 from tf_gnc.experiments.tune.search import OBJECTIVES, Point
@@ -29,8 +30,8 @@ from tf_gnc.experiments.tune.trials import Trial, Tuning
 def _prepare(call: Call) -> Work:
     given = call.given
     search = search_of(given)
-    dataset = search.base.dataset.replace(":", "-")
-    default = Path("runs", f"tune-{dataset}-{search.base.method}")
+    name = as_file_name(f"tune-{search.base.dataset}-{search.base.method}")
+    default = Path("runs", name)
     tuning = Tuning(search, given.get("out_dir") or default)
     run_many = prepare_many(call, [tuning])
 

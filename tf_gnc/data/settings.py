@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from tf_gnc.data.prepared import load_images
@@ -29,9 +30,7 @@ class DatasetDefaults:
         rates: Learning rates of the batch sizes for which it isn't scaled.
         methods: By method, its settings: each a value, or several by the
             batch size that they were tuned at, of which the nearest by ratio
-            counts.
-        switch: Share of the epochs, as a fraction's two numbers, after which
-            a method that switches does so.
+            counts, or a fraction of the run's epochs.
         settings: Other settings.
         derive: Makes further settings of those that were chosen and the
             batch size.
@@ -44,10 +43,9 @@ class DatasetDefaults:
     epochs: int
     base_rate: float
     rates: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    methods: Mapping[str, Mapping[str, float | Mapping[int, float]]] = (
-        dataclasses.field(default_factory=dict)
-    )
-    switch: tuple[int, int] = (3, 4)
+    methods: Mapping[
+        str, Mapping[str, float | Mapping[int, float] | Fraction]
+    ] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     derive: Callable[[Mapping[str, Any], int], Mapping[str, Any]] = _nothing
     debug: Mapping[str, Any] = dataclasses.field(default_factory=dict)

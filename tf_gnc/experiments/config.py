@@ -7,33 +7,25 @@ progress and what the defaults of a data set are isn't decided here.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_gnc import _check
 from tf_gnc.data import DATASETS
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments import methods
+from tf_gnc.experiments.settings import REQUIRED, setting, settings_of
 from tf_gnc.experiments.user_code import check_own, is_own
 from tf_gnc.models import MODELS
 
-SCHEDULES = ("steps", "polynomial", "constant")
-OPTIMIZERS = ("momentum", "lars", "model")
-NOISE_RATES = ("global", "layer")
-LARS_VARIANTS = ("paper", "tf_models", "mlperf", "larc")
-DTYPES = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
-
-_at_least_0 = functools.partial(_check.real, minimum=0)
-_count = functools.partial(_check.integer, minimum=1)
+# Settings of methods that every configuration once had, used or not.
+_FORMER = (
+    "alpha", "alpha_rnc", "switch_epoch", "scaling", "include_vectors",
+    "max_displacement",
+)  # fmt: skip
 
 
-def _optional(check: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `check` for a value that may also be None."""
-    return lambda name, value: None if value is None else check(name, value)
-
-
-def _known_or_own(
-    choices: Mapping[str, Any],
-) -> Callable[..., Any]:
+def _known_or_own(choices: Mapping[str, Any]) -> Callable[..., Any]:
     """Returns a check for a name of ours or a function of the user's."""
 
     def check(name: str, value: str) -> str:
@@ -54,108 +46,36 @@ def _path(name: str, value: str | os.PathLike) -> str:
     return os.fspath(value)
 
 
-_CHECKS: Mapping[str, Callable[..., Any]] = {
-    "dataset": _known_or_own(DATASETS),
-    "data_dir": _optional(_path),
-    "download": _check.boolean,
-    "augment": _check.boolean,
-    "erasing": _check.boolean,
-    "model": _known_or_own(MODELS),
-    "batch_norm": _check.boolean,
-    "image_size": _optional(_count),
-    "dtype": functools.partial(_check.choice, choices=DTYPES),
-    "label_smoothing": functools.partial(_check.real, minimum=0, maximum=1),
-    "method": functools.partial(_check.choice, choices=METHODS),
-    "num_workers": _count,
-    "batch_size": _count,
-    "epochs": _count,
-    "max_steps": _optional(_count),
-    "learning_rate": _at_least_0,
-    "warmup": functools.partial(_check.real, minimum=0, maximum=1),
-    "start_rate": _optional(_at_least_0),
-    "schedule": functools.partial(_check.choice, choices=SCHEDULES),
-    "decay_steps": _optional(_count),
-    "collapse_epoch": _optional(_count),
-    "optimizer": functools.partial(_check.choice, choices=OPTIMIZERS),
-    "noise_rate": functools.partial(_check.choice, choices=NOISE_RATES),
-    "lars_variant": functools.partial(_check.choice, choices=LARS_VARIANTS),
-    "momentum": functools.partial(_check.real, minimum=0, maximum=1),
-    "weight_decay": _at_least_0,
-    "alpha": _at_least_0,
-    "alpha_rnc": _at_least_0,
-    "switch_epoch": _optional(_count),
-    "scaling": functools.partial(_check.choice, choices=("filter", "none")),
-    "include_vectors": _check.boolean,
-    "max_displacement": _optional(functools.partial(_check.real, above=0)),
-    # What Keras, NumPy and the random rule can all be seeded with.
-    "seed": functools.partial(_check.integer, minimum=0, maximum=2**31 - 1),
-    "deterministic": _check.boolean,
-    "threads": _optional(_count),
-}
+_data = functools.partial(setting, group="Data")
+_model = functools.partial(setting, group="Model and method")
+_size = functools.partial(setting, group="Size of the run")
+_optimizer = functools.partial(setting, group="Optimizer")
+_rate = functools.partial(setting, group="Learning rate over the run")
+_run = functools.partial(setting, group="This run")
 
 
-@dataclasses.dataclass(frozen=True)
+def _of_any_size() -> list[str]:
+    """Returns the data sets whose pictures are scaled as they are read."""
+    return [name for name, known in DATASETS.items() if known.any_size]
+
+
+_LARS = {"optimizer": ("lars",)}
+_POLYNOMIAL = {"schedule": ("polynomial",)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    r"""One training run.
+    r"""One training run; each field's help says what it is.
 
     Use `tf_gnc.experiments.make_config` for the values that suit a data set;
-    the defaults here are only those that hold for all of them.
+    the defaults here are only those that hold for all of them. `dataset`,
+    `model` and `method` may be functions of your own as "module:function", see
+    `tf_gnc.experiments.user_code`.
 
     Attributes:
-        dataset: A key of `tf_gnc.data.DATASETS`, or a function of your own
-            as "module:function"; see `tf_gnc.experiments.user_code`.
-        model: A key of `tf_gnc.models.MODELS`, or a function of your own.
-        method: `"dpsgd"` (no noise), `"rnc"` (random noise), `"gnc"`
-            (gradient noise) or `"gnc_to_rnc"` (first the one, then the
-            other).
-        num_workers: The paper's M, a divisor of `batch_size`.
-        batch_size: Examples per update, summed over all workers.
-        epochs: Passes over the training data.
-        max_steps: Cuts an epoch short after so many updates, and its
-            evaluation after as many batches of test data. For trying out.
-        learning_rate: Highest rate, reached after the warm-up.
-        optimizer: `"momentum"` is `tf_gnc.optimizers.MomentumSGD`, `"lars"`
-            `tf_gnc.optimizers.LARS`, and `"model"` the one with which your
-            own model was compiled, its rate included.
-        lars_variant: `variant` of `tf_gnc.optimizers.LARS`.
-        noise_rate: What the noise takes for the rate under LARS, as there.
-        momentum: m of either.
-        weight_decay: lambda of either.
-        warmup: Fraction of all steps during which the rate climbs from
-            `start_rate` to `learning_rate`. 0 for none.
-        start_rate: None for `learning_rate / num_workers`, which is the rate
-            that linear scaling gives to one worker's examples.
-        schedule: What the rate does after the warm-up: `"steps"`, divided by
-            10 after 1/2 and again after 3/4 of all steps; `"polynomial"`,
-            (1 - t / T)^2; or `"constant"`.
-        decay_steps: T of the polynomial, in steps after the warm-up. None
-            for 4,120 / 3,519 of the whole run, as in the paper.
-        collapse_epoch: Number of epochs after which the polynomial is
-            divided by 5; None for never.
-        alpha: Coefficient of the gradient noise.
-        alpha_rnc: Coefficient of the random noise.
-        switch_epoch: Number of epochs after which `"gnc_to_rnc"` switches;
-            the other methods take no notice.
-        scaling: `"filter"` or `"none"`, see `tf_gnc.GradientNoise`.
-        include_vectors: Whether weights of rank 0 and 1 are displaced.
-        max_displacement: Bound on the gradient noise, None for none.
-        batch_norm: Whether our own networks for small pictures have batch
-            normalization.
-        label_smoothing: Share of each label that is spread over all classes.
-        image_size: Height and width to which ImageNet's pictures are scaled;
-            None for 224.
-        dtype: Keras's dtype policy for the model.
-        augment: Whether training pictures are augmented.
-        erasing: Whether random erasing is part of it, where the data set
-            has it.
-        seed: Decides the weights at the start, the order of the examples,
-            their augmentation and the random noise, alike for all methods.
-        deterministic: Whether TensorFlow may use only operations that give
-            the same bits each time.
-        data_dir: Where prepared data sets lie; None for the usual place.
-        download: Whether a missing data set may be downloaded.
-        threads: Cores to use; None for all. Whoever starts TensorFlow sets
-            them, since nobody can later.
+        settings: What the method alone has to be told, by name: the
+            arguments of what makes its noise. Those left out have their
+            default.
 
     Raises:
         ValueError: If a value is out of its range or two don't go together.
@@ -163,68 +83,160 @@ class RunConfig:
     Example:
         >>> config = RunConfig(
         ...     dataset="digits", model="resnet8", method="gnc",
-        ...     num_workers=4, batch_size=64, epochs=2, learning_rate=0.1)
+        ...     num_workers=4, batch_size=64, epochs=2, learning_rate=0.1,
+        ...     settings={"alpha": 0.1})
         >>> config.examples_per_worker
         16
         >>> RunConfig.from_dict(config.to_dict()) == config
         True
     """
 
-    dataset: str
-    model: str
-    method: str
-    num_workers: int
-    batch_size: int
-    epochs: int
-    learning_rate: float
-    max_steps: int | None = None
-    optimizer: str = "momentum"
-    lars_variant: str = "paper"
-    noise_rate: str = "global"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup: float = 1 / 16
-    start_rate: float | None = None
-    schedule: str = "steps"
-    decay_steps: int | None = None
-    collapse_epoch: int | None = None
-    alpha: float = 0.1
-    alpha_rnc: float = 0.01
-    switch_epoch: int | None = None
-    scaling: str = "filter"
-    include_vectors: bool = True
-    max_displacement: float | None = None
-    batch_norm: bool = True
-    label_smoothing: float = 0.0
-    image_size: int | None = None
-    dtype: str = "float32"
-    augment: bool = True
-    erasing: bool = True
-    seed: int = 0
-    deterministic: bool = False
-    data_dir: str | None = None
-    download: bool = False
-    threads: int | None = None
+    dataset: str = _data(
+        "What to train on.", choices=DATASETS, check=_known_or_own(DATASETS)
+    )
+    data_dir: str | None = _data(
+        "Where prepared data sets lie. Default: ~/tensorflow_datasets.",
+        None, check=_path, indifferent=True,
+    )  # fmt: skip
+    download: bool = _data(
+        "Download the data set if it isn't there. The digits never need it.",
+        False, indifferent=True,
+    )  # fmt: skip
+    augment: bool = _data("Augment the training pictures.", True)
+    erasing: bool = _data("Random erasing as part of it (CIFAR).", True)
+    model: str = _model(
+        "Which network.", choices=MODELS, check=_known_or_own(MODELS)
+    )
+    batch_norm: bool = _model(
+        "Batch normalization in the networks for small pictures.",
+        True, only_with={"model": ("resnet8", "resnet20", "resnet32")},
+    )  # fmt: skip
+    image_size: int | None = _model(
+        "Height and width to which ImageNet's pictures are scaled. Default: "
+        "224.",
+        None, minimum=1, only_with={"dataset": _of_any_size},
+    )  # fmt: skip
+    dtype: str = _model(
+        "Keras's dtype policy.", "float32",
+        choices=("float32", "mixed_bfloat16", "mixed_float16", "float64"),
+    )  # fmt: skip
+    method: str = _model("What noise.", check=methods.check_method)
+    num_workers: int = _size(
+        "The paper's M, among whom each batch is split; a divisor of "
+        "--batch_size.",
+        minimum=1, flag="workers",
+    )  # fmt: skip
+    batch_size: int = _size("Examples per update, over all workers.", minimum=1)
+    epochs: int = _size(
+        "Passes over the training data; what is left of it after the last "
+        "whole batch waits for the next shuffle.",
+        minimum=1,
+    )
+    max_steps: int | None = _size(
+        "Cut each epoch short after so many updates, and its evaluation after "
+        "as many batches. For trying out.",
+        None, minimum=1,
+    )  # fmt: skip
+    optimizer: str = _optimizer(
+        "momentum: the paper's for CIFAR; lars: the paper's for ImageNet; "
+        "model: what your own network was compiled with, its rate included.",
+        "momentum", choices=("momentum", "lars", "model"),
+    )  # fmt: skip
+    lars_variant: str = _optimizer(
+        "Which published form of LARS.", "paper",
+        choices=("paper", "tf_models", "mlperf", "larc"), only_with=_LARS,
+    )  # fmt: skip
+    learning_rate: float = _optimizer("Highest learning rate.", minimum=0)
+    noise_rate: str = _optimizer(
+        "The noise's rate under LARS: the global one, or each layer's own of "
+        "the step before.",
+        "global", choices=("global", "layer"), only_with=_LARS,
+    )  # fmt: skip
+    momentum: float = _optimizer("Momentum, 0 to 1.", 0.9, minimum=0, maximum=1)
+    weight_decay: float = _optimizer(
+        "L2 in the gradient, 0 or more.", 1e-4, minimum=0
+    )
+    warmup: float = _rate(
+        "Fraction of the run during which the rate climbs, 0 to 1.",
+        1 / 16, minimum=0, maximum=1,
+    )  # fmt: skip
+    start_rate: float | None = _rate(
+        "Rate at which the warm-up starts. Default: --learning_rate over the "
+        "number of workers, as linear scaling gives to one worker's examples; "
+        "1.0 for the paper's imagenet2012.",
+        None, minimum=0,
+    )  # fmt: skip
+    schedule: str = _rate(
+        "After the warm-up. steps: divided by 10 after 1/2 and after 3/4 of "
+        "the run; polynomial: (1 - t/T)^2; constant.",
+        "steps", choices=("steps", "polynomial", "constant"),
+    )  # fmt: skip
+    decay_steps: int | None = _rate(
+        "T of the polynomial, in steps after the warm-up. Default: 4120/3519 "
+        "of the run.",
+        None, minimum=1, only_with=_POLYNOMIAL,
+    )  # fmt: skip
+    collapse_epoch: int | None = _rate(
+        "Epochs after which the polynomial is divided by 5. Default: 8/9 of "
+        "the run for imagenet2012, else never.",
+        None, minimum=1, only_with=_POLYNOMIAL,
+    )  # fmt: skip
+    label_smoothing: float = _rate(
+        "Share of each label that is spread over all classes, 0 to 1.",
+        0.0, minimum=0, maximum=1,
+    )  # fmt: skip
+    # What Keras, NumPy and the random rule can all be seeded with.
+    seed: int = _run(
+        "Decides weights, order, augmentation and random noise.",
+        0, minimum=0, maximum=2**31 - 1,
+    )  # fmt: skip
+    deterministic: bool = _run(
+        "Give the same weights, bit for bit, each time.", False
+    )
+    threads: int | None = _run(
+        "Cores to use. Default: all.", None, minimum=1, indifferent=True
+    )
+    settings: Mapping[str, Any] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
 
     def __post_init__(self) -> None:
         """Validates each value, then those that depend on each other."""
-        for name, check in _CHECKS.items():
+        values = dict(vars(self))
+        described = settings_of(type(self))
+        for name, field in described.items():
             # Kept as plain Python types, so that the JSON file takes them.
-            object.__setattr__(self, name, check(name, getattr(self, name)))
+            values[name] = field.checked(values[name])
+        own = methods.complete(self.method, self.settings)
+        values["settings"] = types.MappingProxyType(own)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        for field in described.values():
+            field.check_idle(values)
         if self.batch_size % self.num_workers:
             raise ValueError(_uneven(self.batch_size, self.num_workers))
-        if METHODS[self.method].switches:
-            _check_switch(self.switch_epoch, self.epochs)
-        _check_together(self)
+        if self.optimizer == "model" and not is_own(self.model):
+            raise ValueError(
+                "`optimizer` must be 'momentum' or 'lars' for one of our "
+                f"models, got optimizer='model' with model={self.model!r}. A "
+                "model of your own (--model_fn) may bring its optimizer."
+            )
+        if not is_own(self.method):  # That is looked at as the run begins.
+            self.noise().check(self.method, self.epochs)
 
     @property
     def examples_per_worker(self) -> int:
         """The paper's small-batch size."""
         return self.batch_size // self.num_workers
 
+    def noise(self) -> methods.Combination:
+        """Returns the method's rules, made anew."""
+        return methods.make_noise(self.method, self.settings, self.seed)
+
     def to_dict(self) -> dict[str, Any]:
-        """Returns all values as JSON can hold them."""
-        return dataclasses.asdict(self)
+        """Returns all values as JSON can hold them, the settings beside."""
+        values = {name: getattr(self, name) for name in settings_of(type(self))}
+        return values | methods.flat(self.method, self.settings, values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -232,21 +244,56 @@ class RunConfig:
 
         Args:
             values: What `to_dict` returned: the entry "config" of a run's
-                config.json.
+                config.json. What it doesn't have has its default.
 
         Raises:
             ValueError: If names are missing or unknown, or a value is wrong.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        missing = [name for name in known if name not in values]
+        described = settings_of(cls)
+        values = dict(values)
+        fields = {n: values.pop(n) for n in described if n in values}
+        missing = [
+            name
+            for name, field in described.items()
+            if field.default is REQUIRED and name not in fields
+        ]
+        unknown = []
+        if not missing:
+            known = methods.known_to(fields["method"])
+            unknown = sorted(set(values) - {*known, *_FORMER})
+            values = {n: v for n, v in values.items() if n in known}
         if unknown or missing:
             raise ValueError(
-                "A run's configuration must hold exactly the fields of "
-                f"RunConfig, got unknown={unknown} and missing={missing}. "
-                "Was it written by another version of tf_gnc?"
+                "A run's configuration must hold the fields of RunConfig and "
+                f"its method's settings, got unknown={unknown} and "
+                f"missing={missing}. Was it written by another version of "
+                "tf_gnc?"
             )
-        return cls(**values)
+        own = methods.settings_for([fields["method"]], values)
+        return cls(**fields, settings=own[fields["method"]])
+
+    def replace(self, **changes: Any) -> "RunConfig":
+        """Returns a copy with other values of fields or settings."""
+        return self.from_dict({**self.to_dict(), **changes})
+
+    def differences(
+        self, other: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Yields what would make another run of this one.
+
+        Args:
+            other: What `to_dict` returned, perhaps in another version.
+
+        Yields:
+            A name, the value here and the value there.
+        """
+        theirs = type(self).from_dict(other).to_dict()
+        indifferent = {
+            name for name, f in settings_of(type(self)).items() if f.indifferent
+        }
+        for name, value in self.to_dict().items():
+            if name not in indifferent and theirs.get(name) != value:
+                yield name, value, theirs.get(name)
 
 
 def _uneven(batch_size: int, num_workers: int) -> str:
@@ -257,50 +304,3 @@ def _uneven(batch_size: int, num_workers: int) -> str:
         f"batch_size={batch_size} with num_workers={num_workers}. Use a batch "
         f"size of {fitting}, or {divisor} workers."
     )
-
-
-def _check_together(config: RunConfig) -> None:
-    """Refuses settings that would do nothing."""
-    idle = {
-        "decay_steps": config.schedule != "polynomial",
-        "collapse_epoch": config.schedule != "polynomial",
-        "image_size": config.dataset != "imagenet2012",
-    }
-    needs = {
-        "decay_steps": "schedule='polynomial'",
-        "collapse_epoch": "schedule='polynomial'",
-        "image_size": "dataset='imagenet2012'",
-    }
-    for name, does_nothing in idle.items():
-        value = getattr(config, name)
-        if does_nothing and value is not None:
-            raise ValueError(
-                f"`{name}` does something with {needs[name]} only, got "
-                f"{name}={value}. Leave it out."
-            )
-    small = config.model in ("resnet8", "resnet20", "resnet32")
-    if not config.batch_norm and not small:
-        raise ValueError(
-            "`batch_norm` must be True for all but our networks for small "
-            f"pictures, got batch_norm=False with model={config.model!r}."
-        )
-    if config.optimizer == "model" and not is_own(config.model):
-        raise ValueError(
-            "`optimizer` must be 'momentum' or 'lars' for one of our models, "
-            f"got optimizer='model' with model={config.model!r}. A model of "
-            "your own (--model_fn) may bring its optimizer."
-        )
-
-
-def _check_switch(switch_epoch: int | None, epochs: int) -> None:
-    if switch_epoch is None or switch_epoch >= epochs:
-        advice = (
-            f"The paper switches after 3/4, here {3 * epochs // 4}."
-            if epochs > 1
-            else "Train for more than one epoch."
-        )
-        raise ValueError(
-            "`switch_epoch` must lie inside the run, at least 1 and below "
-            f"`epochs`, for the method 'gnc_to_rnc', got "
-            f"switch_epoch={switch_epoch} with epochs={epochs}. {advice}"
-        )

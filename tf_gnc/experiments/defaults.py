@@ -8,12 +8,14 @@ command line carries the others along.
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from tf_gnc import _check
 from tf_gnc.data import DATASETS, DatasetDefaults
+from tf_gnc.experiments import methods
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.settings import settings_of
 from tf_gnc.experiments.user_code import is_own
 from tf_gnc.schedules import linear_scaling
 
@@ -36,46 +38,87 @@ def make_config(
     Args:
         dataset: A key of `tf_gnc.data.DATASETS`, or a function of your own as
             "module:function"; `model` must then be chosen.
-        method: A key of `METHODS`.
-        **chosen: Fields of `RunConfig`; None means "not chosen".
+        method: A key of `METHODS`, or a function of your own.
+        **chosen: Fields of `RunConfig` and settings of the method; None means
+            "not chosen".
 
     Raises:
-        ValueError: If a value is out of its range or two don't go together.
+        ValueError: If a value is out of its range or does nothing, or two
+            don't go together.
 
     Example:
-        >>> config = make_config("cifar10", batch_size=4096)
+        >>> config = make_config("cifar10", batch_size=4096, alpha=0.2)
         >>> config.num_workers, config.learning_rate, config.epochs
         (128, 3.2, 160)
+        >>> config.settings["alpha"]
+        0.2
+    """
+    chosen = {name: v for name, v in chosen.items() if v is not None}
+    values = {**decided_by_data(dataset, method, chosen), **chosen}
+    fields, own = split(values)
+    own = methods.settings_for([method], own)[method]
+    return RunConfig(dataset=dataset, method=method, settings=own, **fields)
+
+
+def split(
+    values: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the fields of `RunConfig` among values, and the others."""
+    fields = settings_of(RunConfig)
+    return (
+        {name: v for name, v in values.items() if name in fields},
+        {name: v for name, v in values.items() if name not in fields},
+    )
+
+
+def decided_by_data(
+    dataset: str, method: str, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what follows from the data set, as far as nobody chose it.
+
+    Args:
+        dataset: As for `make_config`.
+        method: As for `make_config`.
+        chosen: Values by name, none of them None.
+
+    Raises:
+        ValueError: If a value on which others depend is illegal.
     """
     defaults = _OWN
     if not is_own(dataset):
         dataset = _check.choice("dataset", dataset, DATASETS)
         defaults = DATASETS[dataset].defaults
-    _check.choice("method", method, METHODS)
-    values = {name: v for name, v in chosen.items() if v is not None}
-    num_workers, batch_size = _workers_and_batch(values, defaults)
-    epochs = values.setdefault("epochs", defaults.epochs)
+    methods.check_method("method", method)
+    num_workers, batch_size = _workers_and_batch(chosen, defaults)
+    epochs = chosen.get("epochs", defaults.epochs)
     epochs = _check.integer("epochs", epochs, minimum=1)
-    values = {**defaults.settings, **values}
-    values = {**defaults.derive(values, batch_size), **values}
-    values.setdefault("learning_rate", _rate(defaults, batch_size))
-    values.setdefault("model", defaults.model)
-    if not values["model"]:
+    values = {
+        **defaults.settings,
+        "num_workers": num_workers,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "learning_rate": _rate(defaults, batch_size),
+        "model": defaults.model,
+    }
+    settings = {**defaults.settings, "epochs": epochs, **chosen}
+    values |= defaults.derive(settings, batch_size)
+    if not chosen.get("model", defaults.model):
         raise ValueError(
             f"`model` (--model or --model_fn) must be chosen with {dataset}: "
             "there is no default for data of your own."
         )
-    for name, value in defaults.methods.get(method, {}).items():
-        values.setdefault(name, _nearest(value, batch_size))
-    if METHODS[method].switches:
-        # Rounded down, to lie inside a run of two epochs too. A run of one has
-        # no room for a switch, which RunConfig will say.
-        part, whole = defaults.switch
-        values.setdefault("switch_epoch", part * epochs // whole or None)
-    if "gnc" in defaults.methods:
-        values.setdefault("alpha", defaults.methods["gnc"]["alpha"])
-    values.update(num_workers=num_workers, batch_size=batch_size)
-    return RunConfig(dataset=dataset, method=method, **values)
+    values |= methods.flat(
+        method,
+        {
+            name: _in_run(value, batch_size, epochs)
+            for name, value in defaults.methods.get(method, {}).items()
+        },
+        settings_of(RunConfig),
+    )
+    # A setting may be chosen under several names.
+    theirs = methods.settings_for([method], split(chosen)[1])[method]
+    taken = {*chosen, *methods.flat(method, theirs, settings_of(RunConfig))}
+    return {name: v for name, v in values.items() if name not in taken}
 
 
 def _rate(defaults: DatasetDefaults, batch_size: int) -> float:
@@ -84,18 +127,25 @@ def _rate(defaults: DatasetDefaults, batch_size: int) -> float:
     return defaults.rates.get(batch_size, scaled)
 
 
-def _nearest(value: float | Mapping[int, float], batch_size: int) -> float:
-    """Returns a value, or that for the batch size that is nearest by ratio.
+def _in_run(
+    value: float | Mapping[int, float] | Fraction, batch_size: int, epochs: int
+) -> float | int:
+    """Returns what a setting of a data set's is in one run.
 
-    The paper tuned two batch sizes; at any other this is a first guess.
+    A value is that for the batch size that is nearest by ratio. The paper tuned
+    two batch sizes; at any other this is a first guess.
     """
-    if not isinstance(value, Mapping):
-        return value
-    return value[min(value, key=lambda b: abs(math.log(b / batch_size)))]
+    if isinstance(value, Mapping):
+        return value[min(value, key=lambda b: abs(math.log(b / batch_size)))]
+    if isinstance(value, Fraction):
+        # Rounded down, to lie inside a run of two epochs too. A run of one has
+        # no room for a switch, which RunConfig will say.
+        return int(value * epochs)
+    return value
 
 
 def _workers_and_batch(
-    values: dict[str, Any], defaults: DatasetDefaults
+    values: Mapping[str, Any], defaults: DatasetDefaults
 ) -> tuple[int, int]:
     """Returns both; one of them follows from the other if it's left open."""
     small = defaults.examples_per_worker

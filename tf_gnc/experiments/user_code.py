@@ -1,4 +1,4 @@
-"""The user's own model and data, named as "module:function".
+"""The user's own model, data and noise rule, named as "module:function".
 
 The functions take no arguments. `module` is found as `import` would find it,
 in the current directory too.
@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc.data import OwnData
+from tf_gnc.noise import NoiseRule
 from tf_gnc.step.train_step import GNCModel, GNCTrainStep
 
 
@@ -87,6 +88,25 @@ def load_model(name: str) -> GNCTrainStep:
     if model.compiled:
         ours.compile(model.optimizer, model.loss)
     return ours
+
+
+def load_rule(name: str) -> NoiseRule:
+    """Returns what a function of the user's gives.
+
+    Args:
+        name: A function, as "module:function", that returns a noise rule.
+
+    Raises:
+        ValueError: If there is no such function or it returns anything else.
+    """
+    rule = _call(name)
+    if not isinstance(rule, NoiseRule):
+        raise ValueError(
+            f"{name} must return a noise rule, such as tf_gnc.GradientNoise("
+            f"alpha=0.1) or an object of a class of your own that inherits "
+            f"from tf_gnc.NoiseRule, got {_kind(rule)}."
+        )
+    return rule
 
 
 def check_fit(name: str, model: keras.Model, source: Any) -> None:

@@ -1,13 +1,15 @@
 """GNC's rule: noise that the workers' own gradients bring along."""
 
+from typing import Literal, get_args
+
 import keras
 import tensorflow as tf
 
 from tf_gnc import _check
 from tf_gnc.noise.layout import WeightLayout
-from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.noise.rule import NoiseRule, Scaling
 
-_NOISE_DTYPES = ("float32", "bfloat16", "float16", "float64")
+NoiseDtype = Literal["float32", "bfloat16", "float16", "float64"]
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
@@ -63,10 +65,10 @@ class GradientNoise(NoiseRule):
     def __init__(
         self,
         alpha: float,
-        scaling: str = "filter",
+        scaling: Scaling = "filter",
         include_vectors: bool = True,
         max_displacement: float | None = None,
-        noise_dtype: str = "float32",
+        noise_dtype: NoiseDtype = "float32",
     ) -> None:
         super().__init__(alpha, scaling, include_vectors)
         if max_displacement is not None:
@@ -75,7 +77,7 @@ class GradientNoise(NoiseRule):
             )
         self.max_displacement = max_displacement
         self.noise_dtype = _check.choice(
-            "noise_dtype", noise_dtype, _NOISE_DTYPES
+            "noise_dtype", noise_dtype, get_args(NoiseDtype)
         )
 
     def noise(

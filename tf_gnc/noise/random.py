@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_gnc import _check
 from tf_gnc.noise.layout import WeightLayout
-from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.noise.rule import NoiseRule, Scaling
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
@@ -53,7 +53,7 @@ class RandomNoise(NoiseRule):
     def __init__(
         self,
         alpha: float,
-        scaling: str = "filter",
+        scaling: Scaling = "filter",
         include_vectors: bool = True,
         seed: int | None = None,
     ) -> None:

@@ -12,12 +12,14 @@ Symbols   x      the clean weights, one vector of P elements
           M      number of workers
 """
 
+from typing import Literal, get_args
+
 import tensorflow as tf
 
 from tf_gnc import _check
 from tf_gnc.noise.layout import WeightLayout
 
-_SCALINGS = ("filter", "none")
+Scaling = Literal["filter", "none"]
 
 
 class NoiseRule:
@@ -39,11 +41,11 @@ class NoiseRule:
     def __init__(
         self,
         alpha: float,
-        scaling: str = "filter",
+        scaling: Scaling = "filter",
         include_vectors: bool = True,
     ) -> None:
         self.alpha = _check.real("alpha", alpha, minimum=0)
-        self.scaling = _check.choice("scaling", scaling, _SCALINGS)
+        self.scaling = _check.choice("scaling", scaling, get_args(Scaling))
         self.include_vectors = _check.boolean(
             "include_vectors", include_vectors
         )

@@ -97,11 +97,11 @@ def test_recipe__of_table_2__has_the_settings_of_tables_3_to_5(
         assert config.optimizer == ("lars" if imagenet else "momentum")
         assert config.epochs == (90 if imagenet else 160)
         assert config.model == ("resnet50" if imagenet else "resnet32")
-    switching = configs["gnc_to_rnc"]
-    assert switching.switch_epoch == (80 if imagenet else 120)
+    switching = configs["gnc_to_rnc"].settings
+    assert switching["switch_epoch"] == (80 if imagenet else 120)
     found = (
-        configs["rnc"].alpha_rnc, configs["gnc"].alpha, switching.alpha,
-        switching.alpha_rnc,
+        configs["rnc"].settings["alpha"], configs["gnc"].settings["alpha"],
+        switching["alpha"], switching["alpha_rnc"],
     )  # fmt: skip
     assert found == alphas
 
@@ -195,7 +195,8 @@ def test_plan__scaled__keeps_the_places_of_decay_and_switch(name):
     short = plan.runs[0]
     assert short.epochs == math.ceil(whole.epochs / 10)
     assert (
-        short.switch_epoch * whole.epochs == whole.switch_epoch * short.epochs
+        short.settings["switch_epoch"] * whole.epochs
+        == whole.settings["switch_epoch"] * short.epochs
     )
     assert short.num_workers == whole.num_workers
     ours, theirs = (learning_rates(c, 100) for c in (short, whole))

@@ -16,10 +16,11 @@ def test_make_config__imagenet__has_the_papers_sizes_and_coefficients():
     config = make_config("imagenet2012")
     assert (config.model, config.epochs) == ("resnet50", 90)
     assert (config.num_workers, config.batch_size) == (1024, 32768)
-    assert config.alpha == 0.0001
+    assert config.settings["alpha"] == 0.0001
     switching = make_config("imagenet2012", "gnc_to_rnc")
-    assert (switching.alpha, switching.alpha_rnc) == (0.01, 0.01)
-    assert switching.switch_epoch == 80
+    assert switching.settings["alpha"] == 0.01
+    assert switching.settings["alpha_rnc"] == 0.01
+    assert switching.settings["switch_epoch"] == 80
     assert (config.optimizer, config.weight_decay) == ("lars", 1e-4)
     assert (config.learning_rate, config.start_rate) == (23.0, 1.0)
 

@@ -3,6 +3,8 @@
 Paper   Haruki et al. (2019), arXiv:1906.10822, Tables 3 to 5, appendix A.4.
 """
 
+from fractions import Fraction
+
 from tf_gnc.data.preprocess import Preprocess, in_bytes
 from tf_gnc.data.settings import DatasetDefaults, DatasetSettings
 
@@ -37,8 +39,12 @@ def _cifar(
             base_rate=0.1,
             methods={
                 "gnc": {"alpha": 0.1},
-                "rnc": {"alpha_rnc": rnc},
-                "gnc_to_rnc": {"alpha": 0.1, "alpha_rnc": gnc_to_rnc},
+                "rnc": {"alpha": rnc},
+                "gnc_to_rnc": {
+                    "alpha": 0.1,
+                    "alpha_rnc": gnc_to_rnc,
+                    "switch_epoch": Fraction(3, 4),
+                },
             },
             debug={"model": "resnet8"},
         ),

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from fractions import Fraction
 
 from tf_gnc.data import prepared
 from tf_gnc.data.preprocess import Preprocess
@@ -82,8 +83,12 @@ DIGITS = DatasetSettings(
         base_rate=0.1,
         methods={
             "gnc": {"alpha": 0.1},
-            "rnc": {"alpha_rnc": 0.01},
-            "gnc_to_rnc": {"alpha": 0.1, "alpha_rnc": 2.0},
+            "rnc": {"alpha": 0.01},
+            "gnc_to_rnc": {
+                "alpha": 0.1,
+                "alpha_rnc": 2.0,
+                "switch_epoch": Fraction(3, 4),
+            },
         },
         debug={"model": "resnet8"},
     ),

@@ -11,6 +11,7 @@ Paper   Haruki et al. (2019), arXiv:1906.10822, Tables 3 to 5, appendix A.5;
 import os
 import shlex
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 import tensorflow as tf
@@ -77,10 +78,13 @@ IMAGENET = DatasetSettings(
         rates=_RATES,
         methods={
             "gnc": {"alpha": 0.0001},
-            "rnc": {"alpha_rnc": 0.01},
-            "gnc_to_rnc": {"alpha": 0.01, "alpha_rnc": 0.01},
+            "rnc": {"alpha": 0.01},
+            "gnc_to_rnc": {
+                "alpha": 0.01,
+                "alpha_rnc": 0.01,
+                "switch_epoch": Fraction(8, 9),
+            },
         },
-        switch=(8, 9),
         settings={
             "optimizer": "lars",
             "schedule": "polynomial",

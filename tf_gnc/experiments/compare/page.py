@@ -5,7 +5,6 @@ light. The curves are drawn by matplotlib as SVG, whose colours are then handed
 to the page's style sheet.
 """
 
-import dataclasses
 import html
 import io
 import math
@@ -20,8 +19,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from tf_gnc.experiments.compare.plan import Plan
 from tf_gnc.experiments.compare.statistics import Column, machines
 from tf_gnc.experiments.compare.table import Table
-from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.run.task import Result
+from tf_gnc.experiments.settings import settings_of
 
 # Stand in the drawing for what the style sheet decides: text, and one colour
 # for each of the first seeds, which then repeat with other dashes.
@@ -127,38 +126,22 @@ def _flat(about: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [*versions.items(), *others]
 
 
-def _settings(plan: Plan) -> tuple[list[str], list[str]]:
-    """Returns the settings that matter to all methods, and the others."""
-    names = [field.name for field in dataclasses.fields(plan.runs[0])]
-    own = {name for method in METHODS.values() for name in method.settings}
-    shared = [n for n in names if n not in own | {"method", "seed"}]
-    return shared, [n for n in names if n in own]
-
-
 def _shared(plan: Plan) -> list[tuple[str, Any]]:
-    shared, _ = _settings(plan)
+    """Returns the settings that are the same for all methods."""
     run = plan.runs[0]
-    return [(name, getattr(run, name)) for name in shared] + [
+    names = [n for n in settings_of(type(run)) if n not in ("method", "seed")]
+    return [(name, getattr(run, name)) for name in names] + [
         ("seeds", ", ".join(map(str, plan.seeds))),
         ("baseline", plan.baseline),
     ]
 
 
 def _own(plan: Plan) -> list[list[Any]]:
-    _, own = _settings(plan)
-    first = {run.method: run for run in reversed(plan.runs)}
-    return [
-        [
-            name,
-            *(
-                getattr(first[method], name)
-                if name in METHODS[method].settings
-                else None
-                for method in plan.methods
-            ),
-        ]
-        for name in own
-    ]
+    """Returns a line for each setting that methods have of their own."""
+    settings = {run.method: run.settings for run in reversed(plan.runs)}
+    columns = [settings[method] for method in plan.methods]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [[name, *(column.get(name) for column in columns)] for name in names]
 
 
 def _draw(plan: Plan, columns: Sequence[Column]) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from tf_gnc import _check, data
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.defaults import make_config
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.defaults import make_config, split
+from tf_gnc.experiments.methods import check_method, flat, settings_for
 from tf_gnc.experiments.run.building import (
     learning_rates,
     load_images,
@@ -21,9 +21,7 @@ from tf_gnc.experiments.run.building import (
 )
 from tf_gnc.experiments.run.directory import as_file_name
 from tf_gnc.experiments.run.task import ManyRuns, Result
-
-# What may differ when a comparison goes on: it changes nothing in the results.
-_INDIFFERENT = ("threads", "data_dir", "download")
+from tf_gnc.experiments.settings import settings_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +104,7 @@ class Plan:
             if where not in loaded:
                 loaded[where] = load_images(run)
             learning_rates(run, steps_of_epoch(run, loaded[where]))
+            run.noise()  # A function of the user's may not be there.
 
 
 def make_plan(
@@ -117,43 +116,41 @@ def make_plan(
     """Returns a plan in which runs of a seed differ in their method alone.
 
     Args:
-        methods: Keys of `METHODS`.
+        methods: Keys of `METHODS`, or functions of the user's.
         seeds: Seeds of the runs.
         baseline: One of `methods`. Default: `"dpsgd"`, or the first one if
             that isn't among them.
-        **chosen: For `make_config`. What matters to some methods only goes to
-            those.
+        **chosen: For `make_config`. A setting that some methods have goes to
+            those, `gnc.alpha` to one alone.
 
     Raises:
         ValueError: If a value is illegal or matters to none of the methods.
 
     Example:
         >>> plan = make_plan(["dpsgd", "gnc"], [0, 1], alpha=0.2)
-        >>> [(run.method, run.seed, run.alpha) for run in plan.runs]
-        [('dpsgd', 0, 0.1), ('gnc', 0, 0.2), ('dpsgd', 1, 0.1), ('gnc', 1, 0.2)]
+        >>> [(r.method, r.settings.get("alpha")) for r in plan.runs[:2]]
+        [('dpsgd', None), ('gnc', 0.2)]
     """
     for method in methods:
-        _check.choice("methods", method, METHODS)
+        check_method("methods", method)
     for name, values in (("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise ValueError(
                 f"`{name}` must be different from each other, and at least "
                 f"one, got {name}={list(values)}."
             )
-    depends = {name for m in METHODS.values() for name in m.settings}
-    used = {name for m in methods for name in METHODS[m].settings}
-    for name in sorted((depends - used) & set(chosen)):
-        users = [m for m in METHODS if name in METHODS[m].settings]
-        raise ValueError(
-            f"`{name}` does nothing with methods={','.join(methods)}. Leave it "
-            f"out, or compare {'|'.join(users)} too."
+    fields, own = split({n: v for n, v in chosen.items() if v is not None})
+    taken = settings_for(methods, own)
+    runs = [
+        make_config(
+            method=method,
+            seed=seed,
+            **fields,
+            **flat(method, taken[method], settings_of(RunConfig)),
         )
-    runs = []
-    for seed in seeds:
-        for method in methods:
-            idle = depends - set(METHODS[method].settings)
-            own = {name: v for name, v in chosen.items() if name not in idle}
-            runs.append(make_config(method=method, seed=seed, **own))
+        for seed in seeds
+        for method in methods
+    ]
     if baseline is None:
         baseline = "dpsgd" if "dpsgd" in methods else methods[0]
     return Plan(tuple(runs), baseline)
@@ -221,6 +218,5 @@ class Comparison(ManyRuns):
             yield f"{name}s", ours, list(dict.fromkeys(r[name] for r in runs))
         yield "baseline", plan.baseline, about["baseline"]
         for (name, run), other in zip(self.configs.items(), runs, strict=True):
-            for field, value in run.to_dict().items():
-                if field not in _INDIFFERENT:
-                    yield f"{name}: {field}", value, other.get(field)
+            for setting, ours, theirs in run.differences(other):
+                yield f"{name}: {setting}", ours, theirs

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from tf_gnc import _files
 from tf_gnc.callbacks.measures import FULL
 from tf_gnc.experiments.compare import page
+from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures.recorded_runs import (
     ABOUT,
     MEASURED,
@@ -19,9 +20,10 @@ from tf_gnc.experiments.figures.recorded_runs import (
 )
 from tf_gnc.experiments.figures.registry import DRAWINGS
 from tf_gnc.experiments.figures.style import COLORS, INK, STYLE
+from tf_gnc.experiments.settings import settings_of
 
 _SHOWN = ("dataset", "model", "method", "seed", "num_workers", "batch_size",
-          "epochs", "learning_rate", "alpha", "alpha_rnc")  # fmt: skip
+          "epochs", "learning_rate")  # fmt: skip
 
 
 class AnalysisFiles:
@@ -156,8 +158,11 @@ def to_html(
         parts += ["<h2>Not drawn, for lack of data</h2>", "<ul>"]
         parts += [_how_to_record(name, runs) for name in absent]
         parts.append("</ul>")
+    fields = settings_of(RunConfig)
+    own = [name for run in runs for name in run.config if name not in fields]
     rows = [
-        [name, *(run.config.get(name) for run in runs)] for name in _SHOWN
+        [name, *(run.config.get(name) for run in runs)]
+        for name in (*_SHOWN, *dict.fromkeys(own))
     ] + [["directory", *(run.directory for run in runs)]]
     parts += [
         "<h2>Runs</h2>",

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tf_gnc.experiments.compare.plan import Published
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.methods import PAPER_METHODS
 from tf_gnc.experiments.recipes.recipe import Recipe
 
 _PAPER = "Haruki et al. (2019), arXiv:1906.10822"
 
-# Table 2, and the five runs of each cell from Table 6, in the order of METHODS.
+# Table 2, and the five runs of each cell from Table 6, in the order of
+# PAPER_METHODS.
 _TABLE_2: Mapping[tuple[str, int], tuple[Published, ...]] = {
     ("imagenet2012", 32_768): (
         Published(75.89, 0.09, (75.91, 75.98, 75.89, 75.92, 75.74)),
@@ -100,7 +101,7 @@ def table_2() -> Iterator[Recipe]:
             settings={"batch_size": batch_size},
             source=f"{_PAPER}, Tables 2 to 6, appendix A",
             cost=_IMAGENET_COST if imagenet else _CIFAR_COST,
-            published=dict(zip(METHODS, found, strict=True)),
+            published=dict(zip(PAPER_METHODS, found, strict=True)),
         )
 
 

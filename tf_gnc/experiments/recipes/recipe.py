@@ -10,8 +10,10 @@ from tf_gnc import _check
 from tf_gnc.data import DATASETS
 from tf_gnc.experiments.compare.plan import Plan, Published, make_plan
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.defaults import make_config
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.defaults import make_config, split
+from tf_gnc.experiments.methods import PAPER_METHODS, known_to
+from tf_gnc.experiments.settings import settings_of
+from tf_gnc.experiments.user_code import is_own
 
 NOT_RUN = "not run here"
 
@@ -22,6 +24,11 @@ _DEBUG = {
     "batch_size": 8,
     "max_steps": 2,
     "switch_epoch": 1,
+}
+
+# Whose change doesn't make another experiment of it.
+_INDECISIVE = {"deterministic"} | {
+    name for name, s in settings_of(RunConfig).items() if s.indifferent
 }
 
 
@@ -39,7 +46,7 @@ class Recipe:
             what `make_config` makes of the data set and the method.
         source: Where settings and published numbers come from.
         cost: What a run takes.
-        methods: Keys of `METHODS`.
+        methods: Keys of `METHODS`. A function of the user's may be added.
         seeds: How many runs of each method.
         published: Test accuracies in percent, by method.
         published_note: What was published besides, in words.
@@ -61,7 +68,7 @@ class Recipe:
     settings: Mapping[str, Any]
     source: str
     cost: str
-    methods: tuple[str, ...] = tuple(METHODS)
+    methods: tuple[str, ...] = PAPER_METHODS
     seeds: int = 5
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     published_note: str = ""
@@ -94,7 +101,8 @@ class Recipe:
         """Returns the recipe as a comparison.
 
         Args:
-            methods: Some of the recipe's; default all.
+            methods: Some of the recipe's, or functions of the user's; default
+                all of the recipe's.
             seeds: Default as many as the recipe has, from 0.
             baseline: As for `make_plan`.
             scale: Share of the epochs, above 0 and at most 1. Warm-up, decays
@@ -106,25 +114,24 @@ class Recipe:
         """
         methods = list(methods or self.methods)
         for method in methods:
-            _check.choice("methods", method, self.methods)
+            if not is_own(method):
+                _check.choice("methods", method, self.methods)
         scale = _check.real("scale", scale, above=0, maximum=1)
         settings = {"dataset": self.dataset, "deterministic": True}
         settings |= self._scaled(scale)
         settings |= {k: v for k, v in chosen.items() if v is not None}
         # What matters to other methods of the recipe only is no mistake.
-        used = {name for m in methods for name in METHODS[m].settings}
-        depends = {name for m in METHODS.values() for name in m.settings}
-        idle = (depends - used) & set(self.settings) - set(chosen)
+        used = set(settings_of(RunConfig)).union(*map(known_to, methods))
         plan = make_plan(
             methods,
             list(seeds or range(self.seeds)),
             baseline,
-            **{k: v for k, v in settings.items() if k not in idle},
+            **{k: v for k, v in settings.items() if k in used or k in chosen},
         )
         notes = [f"Published: {self.source}"] if self.published else []
         if self.published_note:
             notes.append(f"Published besides: {self.published_note}")
-        if scale != 1 or chosen.keys() & self._decisive():
+        if scale != 1 or chosen.keys() - _INDECISIVE:
             notes.append(
                 "This was not the recipe as it stands: its runs were shorter "
                 "or otherwise different, and so can't be held against what "
@@ -178,7 +185,7 @@ class Recipe:
         settings = dict(self.settings)
         if scale == 1:
             return settings
-        whole = make_config(self.dataset, **_without_rule(settings)).epochs
+        whole = make_config(self.dataset, "dpsgd", **split(settings)[0]).epochs
         epochs = max(2, math.ceil(whole * scale))
         for name in ("switch_epoch", "collapse_epoch"):
             if settings.get(name):
@@ -188,12 +195,3 @@ class Recipe:
             steps = settings["decay_steps"] * epochs / whole
             settings["decay_steps"] = math.ceil(steps)
         return {**settings, "epochs": epochs}
-
-    def _decisive(self) -> set[str]:
-        """Returns the fields whose change makes another experiment of it."""
-        names = {field.name for field in dataclasses.fields(RunConfig)}
-        return names - {"data_dir", "download", "threads", "deterministic"}
-
-
-def _without_rule(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in settings.items() if k != "switch_epoch"}

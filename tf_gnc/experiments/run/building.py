@@ -15,7 +15,6 @@ import tensorflow as tf
 from tf_gnc import data, models
 from tf_gnc.distribute.sharding import make_own_rows
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.user_code import (
     check_fit,
     is_own,
@@ -142,7 +141,7 @@ def build_model(
             ),
             loss=compiled.get("loss") or _loss(config, model),
             metrics=["accuracy"],
-            noise=METHODS[config.method].first(config),
+            noise=config.noise().first,
             num_workers=config.num_workers,
         )
     return model

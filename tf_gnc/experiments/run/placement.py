@@ -23,9 +23,6 @@ from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run.directory import RunFiles, new_run_dir
 from tf_gnc.experiments.run.recording import Recording
 
-# What may differ in a run that is taken up: it changes nothing in the results.
-_INDIFFERENT = ("threads", "data_dir", "download")
-
 _AUTO_SECONDS = 30.0
 
 # Has a row {"step": n} for each time that the run was taken up.
@@ -153,15 +150,12 @@ class Workspace:
         about = self.files.read_json("config.json")
         if about is None:
             return
-        theirs, ours = about["config"], self._config.to_dict()
-        for name, value in ours.items():
-            if name not in _INDIFFERENT and theirs.get(name) != value:
-                raise ValueError(
-                    "A run must be taken up with the settings it began with, "
-                    f"got {name}={value!r} where {self.files.directory} has "
-                    f"{theirs.get(name)!r}. Use the same flags, or choose "
-                    "another run_dir."
-                )
+        for name, ours, theirs in self._config.differences(about["config"]):
+            raise ValueError(
+                "A run must be taken up with the settings it began with, "
+                f"got {name}={ours!r} where {self.files.directory} has "
+                f"{theirs!r}. Use the same flags, or choose another run_dir."
+            )
 
 
 def _stamp() -> str | None:

@@ -21,7 +21,6 @@ import tensorflow as tf
 from tf_gnc import data
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures import curves
-from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.run import environment
 from tf_gnc.experiments.run.building import (
     build_datasets,
@@ -209,7 +208,7 @@ def _fit(
         shuffle=False,  # The pipeline has done so.
         verbose=0,
         callbacks=[
-            *METHODS[config.method].callbacks(config),
+            *config.noise().callbacks(),
             *probes,  # Before the log, which writes down their numbers.
             log,
             *recording.checkpoints(run_dir),

@@ -17,7 +17,6 @@ from matplotlib.ticker import PercentFormatter
 
 from tf_gnc.experiments.compare.statistics import Spread
 from tf_gnc.experiments.compare.table import Table
-from tf_gnc.experiments.methods import METHODS
 from tf_gnc.experiments.tune.search import Search
 from tf_gnc.experiments.tune.trials import Trial, best_of, edges
 
@@ -104,16 +103,18 @@ def chosen(trials: Sequence[Trial], search: Search) -> dict[str, Any] | None:
         return None
     values = dict(zip(search.names, best.point, strict=True))
     (run, *_) = search.runs(best.point).values()
-    method = METHODS[run.method]
-    # Of two rules, the one whose coefficient was searched.
-    make = method.first
-    if method.then is not None and "alpha_rnc" in values:
-        make = method.then
+    # Of two rules, the one that changes with what was searched.
+    other = run.replace(**{search.names[0]: best.point[0] / 2})
+    rules = zip(run.noise().rules, other.noise().rules, strict=True)
+    rule = next(
+        (rule for rule, changed in rules if rule != changed),
+        run.noise().first,
+    )
     flags = [f"--{name}={value:.12g}" for name, value in values.items()]
     return {
         **values,
         "flags": " ".join([f"--method={run.method}", *flags]),
-        "python": _constructor(make(run)),
+        "python": _constructor(rule),
     }
 
 
@@ -162,7 +163,8 @@ def _constructor(rule: Any) -> str:
         for name, value in rule.get_config().items()
         if name != "seed" and value != parameters[name].default
     ]
-    return f"tf_gnc.{type(rule).__name__}({', '.join(arguments)})"
+    package = type(rule).__module__.partition(".")[0]
+    return f"{package}.{type(rule).__name__}({', '.join(arguments)})"
 
 
 def _plain(value: float | None) -> str:

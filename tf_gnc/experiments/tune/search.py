@@ -15,12 +15,13 @@ from typing import Any
 from tf_gnc import _check
 from tf_gnc.data import hold_out
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.methods import METHODS, settings_of_method
 from tf_gnc.experiments.run.building import (
     learning_rates,
     load_images,
     steps_of_epoch,
 )
+from tf_gnc.experiments.settings import settings_of
 
 KINDS = ("grid", "golden", "tpe")
 
@@ -35,9 +36,6 @@ Point = tuple[float, ...]
 # How many trials, unless somebody says so.
 _TRIALS = {"golden": 8, "tpe": 12}
 
-# What may differ when a search goes on: it changes nothing in the results.
-_INDIFFERENT = ("seed", "threads", "data_dir", "download")
-
 # How the flags call what is searched.
 _FLAGS = {"learning_rate": "--learning_rates"}
 
@@ -48,9 +46,9 @@ class Search:
 
     Attributes:
         base: All other settings of the runs.
-        space: By field of `RunConfig`: the values of a grid, or the two ends
-            of the range for the other kinds. One field is `alpha` or
-            `alpha_rnc`, a second one may be `learning_rate`.
+        space: By name: the values of a grid, or the two ends of the range for
+            the other kinds. One is a number among the method's settings, such
+            as `alpha`, a second one may be `learning_rate`.
         seeds: Each value is tried with all of them; their mean counts.
         kind: A key of `KINDS`: all values, golden section, or Optuna's
             tree-structured Parzen estimator.
@@ -103,7 +101,7 @@ class Search:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The fields of `RunConfig` that are searched."""
+        """The settings that are searched."""
         return tuple(self.space)
 
     def runs(self, point: Point) -> dict[str, RunConfig]:
@@ -111,9 +109,7 @@ class Search:
         values = dict(zip(self.names, point, strict=True))
         where = "-".join(f"{name}{v:.12g}" for name, v in values.items())
         return {
-            f"{where}-seed{seed}": dataclasses.replace(
-                self.base, seed=seed, **values
-            )
+            f"{where}-seed{seed}": self.base.replace(seed=seed, **values)
             for seed in self.seeds
         }
 
@@ -128,8 +124,10 @@ class Search:
             "objective": self.objective,
             "holdout": self.holdout,
         }
+        fields = settings_of(RunConfig)
         for name, value in self.base.to_dict().items():
-            if name not in (*_INDIFFERENT, *self.names):
+            indifferent = name in fields and fields[name].indifferent
+            if not indifferent and name not in ("seed", *self.names):
                 content[name] = value
         return content
 
@@ -149,12 +147,12 @@ class Search:
 
     def _check_names(self) -> None:
         coefficient, *others = self.names or ("",)
-        settings = METHODS[self.base.method].settings
-        usable = [n for n in ("alpha", "alpha_rnc") if n in settings]
+        usable = coefficients(self.base.method)
         if not usable:
+            able = [method for method in METHODS if coefficients(method)]
             raise ValueError(
-                f"method={self.base.method!r} has no noise to tune. Use "
-                "--method=gnc, rnc or gnc_to_rnc."
+                f"method={self.base.method!r} has no setting to tune. Use "
+                f"--method={'|'.join(able)}."
             )
         _check.choice("coefficient", coefficient, usable)
         if others not in ([], ["learning_rate"]):
@@ -174,11 +172,26 @@ class Search:
             )
 
 
+def coefficients(method: str) -> list[str]:
+    """Returns which of a method's settings can be searched, the usual first.
+
+    Example:
+        >>> coefficients("gnc_to_rnc")
+        ['alpha', 'alpha_rnc']
+    """
+    found = [
+        name
+        for name, setting in settings_of_method(method).items()
+        if setting.kind is float and not setting.optional
+    ]
+    return sorted(found, key=lambda name: name != "alpha")
+
+
 def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
-    """Returns the values that a flag gives for a field.
+    """Returns the values that a flag gives for a setting.
 
     Args:
-        name: The field.
+        name: The setting.
         text: `low:high:number` or values with commas between them for a grid,
             `low:high` for the other kinds.
         kind: A key of `KINDS`.

@@ -1,0 +1,94 @@
+"""Rules that follow each other in one run."""
+
+import dataclasses
+
+from tf_gnc import _check
+from tf_gnc.callbacks import SwitchNoise
+from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise
+from tf_gnc.noise.gradient import NoiseDtype
+from tf_gnc.noise.rule import Scaling
+
+
+@dataclasses.dataclass(frozen=True)
+class Combination:
+    """What noise a run has, and whether it changes.
+
+    Attributes:
+        first: The rule to start with; None for no noise.
+        switch_epoch: Number of epochs after which `then` is in force; None
+            for never.
+        then: The rule from there on.
+    """
+
+    first: NoiseRule | None
+    switch_epoch: int | None = None
+    then: NoiseRule | None = None
+
+    @property
+    def rules(self) -> list[NoiseRule | None]:
+        """All rules, in the order in which they are in force."""
+        return [self.first] + [self.then] * (self.switch_epoch is not None)
+
+    def callbacks(self) -> list[SwitchNoise]:
+        """Returns what `fit` needs."""
+        if self.switch_epoch is None:
+            return []
+        return [SwitchNoise(self.switch_epoch, self.then)]
+
+    def check(self, method: str, epochs: int) -> None:
+        """Checks that a switch lies inside a run.
+
+        Args:
+            method: The method's name.
+            epochs: How many the run has.
+
+        Raises:
+            ValueError: If it doesn't.
+        """
+        if self.switch_epoch is None:
+            return
+        if 1 <= _check.integer("switch_epoch", self.switch_epoch) < epochs:
+            return
+        advice = "Train for more than one epoch."
+        if epochs > 1:
+            advice = f"The paper switches after 3/4, here {3 * epochs // 4}."
+        raise ValueError(
+            "`switch_epoch` must lie inside the run, at least 1 and below "
+            f"`epochs`, for the method {method!r}, got "
+            f"switch_epoch={self.switch_epoch} with epochs={epochs}. {advice}"
+        )
+
+
+def no_noise() -> None:
+    """Data-parallel SGD, no noise."""
+
+
+def gnc_to_rnc(
+    alpha: float,
+    alpha_rnc: float,
+    switch_epoch: int,
+    scaling: Scaling = "filter",
+    include_vectors: bool = True,
+    max_displacement: float | None = None,
+    noise_dtype: NoiseDtype = "float32",
+    seed: int | None = None,
+) -> Combination:
+    """GNC first, RNC after `switch_epoch`.
+
+    Args:
+        alpha: Coefficient of the gradient noise, 0 or more.
+        alpha_rnc: Coefficient of the random noise, 0 or more.
+        switch_epoch: Epochs before RNC takes over.
+        scaling: As for GNC and RNC.
+        include_vectors: As for GNC and RNC.
+        max_displacement: As for GNC; RNC has no bound.
+        noise_dtype: As for GNC.
+        seed: As for RNC.
+    """
+    return Combination(
+        GradientNoise(
+            alpha, scaling, include_vectors, max_displacement, noise_dtype
+        ),
+        switch_epoch,
+        RandomNoise(alpha_rnc, scaling, include_vectors, seed),
+    )

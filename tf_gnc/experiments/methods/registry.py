@@ -1,0 +1,198 @@
+"""The methods by name, and what the settings of each come to.
+
+Settings travel by bare names where one method is meant, `alpha`, and as
+`gnc.alpha` where they are one method's among several.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from tf_gnc import _check
+from tf_gnc.experiments.methods.combination import (
+    Combination,
+    gnc_to_rnc,
+    no_noise,
+)
+from tf_gnc.experiments.settings import (
+    REQUIRED,
+    Setting,
+    first_line,
+    settings_of_call,
+)
+from tf_gnc.experiments.user_code import check_own, is_own, load_rule
+from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise
+
+METHODS: dict[str, Callable[..., NoiseRule | Combination | None]] = {
+    "dpsgd": no_noise,
+    "rnc": RandomNoise,
+    "gnc": GradientNoise,
+    "gnc_to_rnc": gnc_to_rnc,
+}
+"""What makes the noise of each method."""
+
+PAPER_METHODS = ("dpsgd", "rnc", "gnc", "gnc_to_rnc")
+"""Those that the paper compares, in the order of its tables."""
+
+# By method: names of settings as flags and configurations once had them.
+_OLDER: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
+    {"rnc": {"alpha_rnc": "alpha"}}
+)
+
+
+def check_method(argument: str, name: str) -> str:
+    """Returns the name of a method, or of a function of the user's.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if is_own(name):
+        return check_own(argument, name)
+    try:
+        return _check.choice(argument, name, METHODS)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}. A rule of your own is "
+            "module:function, as in myrule:make."
+        ) from None
+
+
+def summary_of(method: str) -> str:
+    """Returns one line on a method of `METHODS`."""
+    return first_line(METHODS[method])
+
+
+def settings_of_method(method: str) -> dict[str, Setting]:
+    """Returns a method's own settings by name; a run's seed isn't one."""
+    if is_own(method):
+        return {}
+    return settings_of_call(METHODS[method], without=["seed"])
+
+
+def complete(method: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all settings of a method as plain values.
+
+    Args:
+        method: A name that `check_method` has let pass.
+        chosen: Some of them; the others have their default.
+
+    Raises:
+        ValueError: If one is unknown, or missing and without a default.
+    """
+    own = settings_of_method(method)
+    for name in chosen:
+        if name not in own:
+            raise ValueError(_idle(name, [method]))
+    values = {}
+    for name, setting in own.items():
+        value = chosen.get(name, setting.default)
+        if value is REQUIRED or (value is None and not setting.optional):
+            raise ValueError(
+                f"`{name}` (--{name}) must be given with method={method!r}: "
+                "it has no default here."
+            )
+        # What is illegal must reach the rule, whose error is the better one.
+        if setting.kind is float and isinstance(value, int):
+            value = value if isinstance(value, bool) else float(value)
+        values[name] = value
+    return values
+
+
+def make_noise(
+    method: str, settings: Mapping[str, Any], seed: int
+) -> Combination:
+    """Returns the noise of a run.
+
+    Args:
+        method: A name that `check_method` has let pass.
+        settings: All of the method's own.
+        seed: The run's.
+
+    Raises:
+        ValueError: If a setting is illegal, or there is no such function.
+    """
+    if is_own(method):
+        return Combination(load_rule(method))
+    make = METHODS[method]
+    settings = dict(settings)
+    if "seed" in inspect.signature(make).parameters:
+        settings["seed"] = seed
+    made = make(**settings)
+    return made if isinstance(made, Combination) else Combination(made)
+
+
+def settings_for(
+    methods: Sequence[str], chosen: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Returns, by method, what each takes of the settings that were chosen.
+
+    A bare name is for all methods that have such a setting, `gnc.alpha` for
+    one, whatever the bare name says.
+
+    Args:
+        methods: Names of methods.
+        chosen: Values by name.
+
+    Raises:
+        ValueError: If one does nothing with these methods.
+
+    Example:
+        >>> settings_for(["dpsgd", "rnc", "gnc"], {"alpha": 1, "gnc.alpha": 2})
+        {'dpsgd': {}, 'rnc': {'alpha': 1}, 'gnc': {'alpha': 2}}
+    """
+    taken: dict[str, dict[str, Any]] = {}
+    used: set[str] = set()
+    for method in methods:
+        sources = {}  # By setting, the last and thereby the most exact name.
+        for name in settings_of_method(method):
+            older = [o for o, n in _older(method).items() if n == name]
+            for word in (name, *older, f"{method}.{name}"):
+                if word in chosen:
+                    sources[name] = word
+                    used.add(word)
+        taken[method] = {name: chosen[w] for name, w in sources.items()}
+    for name in chosen:
+        if name not in used:
+            raise ValueError(_idle(name, methods))
+    return taken
+
+
+def known_to(method: str) -> set[str]:
+    """Returns all names by which a method's settings are called."""
+    own = settings_of_method(method)
+    return {*own, *_older(method), *(f"{method}.{name}" for name in own)}
+
+
+def newer_name(method: str, name: str) -> str:
+    """Returns what a method's setting is called now."""
+    return _older(method).get(name, name)
+
+
+def flat(
+    method: str, settings: Mapping[str, Any], taken: Collection[str]
+) -> dict[str, Any]:
+    """Returns settings by bare names, or `gnc.alpha` where those are taken."""
+    return {
+        f"{method}.{name}" if name in taken else name: value
+        for name, value in settings.items()
+    }
+
+
+def _older(method: str) -> Mapping[str, str]:
+    return _OLDER.get(method, {})
+
+
+def _idle(name: str, methods: Sequence[str]) -> str:
+    """Returns what is wrong with a setting that does nothing."""
+    users = [method for method in METHODS if name in known_to(method)]
+    if not users:
+        return (
+            f"`{name}` (--{name}) is no setting of a run, nor of "
+            f"{', '.join(methods)}. `tf-gnc train --help` lists what can be "
+            "set."
+        )
+    return (
+        f"`{name}` (--{name}) does nothing with {', '.join(methods)}. Leave "
+        f"it out, or use {'|'.join(users)}."
+    )

@@ -1,0 +1,227 @@
+"""What a setting is: its type, its default, what is legal, and its help.
+
+A setting is described once, where it stands: as a field made by `setting`, or
+as an argument of the function or class that makes a method's noise. Checks,
+flags and help are made from that.
+"""
+
+import dataclasses
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from tf_gnc import _check
+
+REQUIRED = dataclasses.MISSING
+"""The default of a setting that has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting, whether of a run, of a method or of a command.
+
+    Attributes:
+        name: How Python calls it.
+        kind: float, int, bool or str.
+        default: `REQUIRED` if there is none.
+        optional: Whether it may be None.
+        help: For people, without the default.
+        group: Title under which the help lists its flag.
+        flag: How the command line calls it.
+        minimum: Smallest legal number, itself included.
+        above: Lower bound, itself excluded.
+        maximum: Largest legal number, itself included.
+        choices: The legal words, if they are few.
+        check: Takes name and value and returns the value or raises a
+            ValueError; in place of the bounds and choices.
+        only_with: Other settings, and the values with which alone this one
+            does something, or what returns these.
+        indifferent: Whether it changes nothing in what comes out.
+    """
+
+    name: str
+    kind: type
+    default: Any = REQUIRED
+    optional: bool = False
+    help: str = ""
+    group: str = ""
+    flag: str = ""
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    choices: Collection[str] = ()
+    check: Callable[[str, Any], Any] | None = None
+    only_with: Mapping[str, Collection[Any] | Callable[[], Collection[Any]]] = (
+        dataclasses.field(default_factory=dict)
+    )
+    indifferent: bool = False
+
+    def checked(self, value: Any) -> Any:
+        """Returns a legal value as a plain Python type.
+
+        Raises:
+            ValueError: If it isn't legal.
+        """
+        if value is None and self.optional:
+            return None
+        if self.check is not None:
+            return self.check(self.name, value)
+        if self.choices:
+            return _check.choice(self.name, value, self.choices)
+        if self.kind is bool:
+            return _check.boolean(self.name, value)
+        bounds = {"minimum": self.minimum, "maximum": self.maximum}
+        if self.kind is int:
+            return _check.integer(self.name, value, **bounds)
+        if self.kind is float:
+            return _check.real(self.name, value, above=self.above, **bounds)
+        if not isinstance(value, str):
+            raise ValueError(
+                f"`{self.name}` must be a text, got {self.name}={value!r}."
+            )
+        return value
+
+    def check_idle(self, values: Mapping[str, Any]) -> None:
+        """Refuses a value other than the default that would do nothing.
+
+        Args:
+            values: All settings by name.
+
+        Raises:
+            ValueError: If it would.
+        """
+        value = values[self.name]
+        if value == self.default:
+            return
+        for name, able in self.only_with.items():
+            able = able() if callable(able) else able
+            if values[name] not in able:
+                needed = " or ".join(f"{name}={word!r}" for word in able)
+                raise ValueError(
+                    f"`{self.name}` does something with {needed} only, got "
+                    f"{self.name}={value!r} with {name}={values[name]!r}. "
+                    "Leave it out."
+                )
+
+
+def setting(
+    help: str, default: Any = REQUIRED, **description: Any
+) -> dataclasses.Field:
+    """Returns a dataclass's field that describes a setting.
+
+    Args:
+        help: For people; see `Setting`.
+        default: `REQUIRED` if there is none.
+        **description: Other attributes of a `Setting`. Its name, its kind and
+            whether it may be None are read from the field's own line.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Size:
+        ...     epochs: int = setting("Passes over the data.", 3, minimum=1)
+        >>> settings_of(Size)["epochs"].kind
+        <class 'int'>
+    """
+    metadata = {"help": help, **description}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@functools.cache
+def settings_of(cls: type) -> Mapping[str, Setting]:
+    """Returns the settings that a dataclass's fields describe, by name."""
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: _described(
+            field.name, hints[field.name], field.default, **field.metadata
+        )
+        for field in dataclasses.fields(cls)
+        if "help" in field.metadata
+    }
+
+
+def settings_of_call(
+    make: Callable[..., Any], without: Iterable[str] = ()
+) -> dict[str, Setting]:
+    """Returns the settings that are the arguments of a function or class.
+
+    Types are read from annotations, `Literal` for a choice of words; the help
+    from the `Args:` of the docstring, or of that of a base class.
+
+    Args:
+        make: The function or class.
+        without: Arguments that are no settings.
+
+    Raises:
+        ValueError: If an argument's type isn't that of a setting.
+    """
+    called = make.__init__ if inspect.isclass(make) else make
+    hints = typing.get_type_hints(called)
+    texts = _argument_texts(make)
+    found = {}
+    for name, parameter in inspect.signature(make).parameters.items():
+        if name in without:
+            continue
+        default = parameter.default
+        if default is parameter.empty:
+            default = REQUIRED
+        named = parameter.kind not in (
+            parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD,
+        )  # fmt: skip
+        if not named or name not in hints:
+            raise ValueError(
+                f"Each argument of {make.__qualname__} must have a name and a "
+                "type, as in `rho: float`, since it is a setting of a method, "
+                f"got {str(parameter)!r}."
+            )
+        text = texts.get(name, "")
+        found[name] = _described(name, hints[name], default, help=text)
+    return found
+
+
+def first_line(make: Callable[..., Any]) -> str:
+    """Returns the first line of a docstring, without the full stop."""
+    lines = (inspect.getdoc(make) or make.__qualname__).splitlines()
+    return lines[0].rstrip(".")
+
+
+def _described(
+    name: str, hint: Any, default: Any, **description: Any
+) -> Setting:
+    """Returns the setting of a name whose type is annotated."""
+    options = [hint]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        options = list(typing.get_args(hint))
+    kinds = [option for option in options if option is not type(None)]
+    if typing.get_origin(kinds[0]) is typing.Literal:
+        description.setdefault("choices", typing.get_args(kinds[0]))
+        kinds[0] = str
+    if len(kinds) > 1 or kinds[0] not in (float, int, bool, str):
+        raise ValueError(
+            f"The setting `{name}` must be a float, int, bool, str or "
+            f"Literal, or one of them or None, got {hint}."
+        )
+    description.setdefault("flag", name)
+    return Setting(
+        name,
+        kinds[0],
+        default,
+        optional=len(kinds) < len(options),
+        **description,
+    )
+
+
+def _argument_texts(make: Callable[..., Any]) -> dict[str, str]:
+    """Returns what docstrings in Google's style say of each argument."""
+    texts: dict[str, str] = {}
+    for documented in inspect.getmro(make) if inspect.isclass(make) else [make]:
+        doc = inspect.cleandoc(documented.__doc__ or "")
+        _, _, section = doc.partition("\nArgs:\n")
+        section = re.split(r"\n(?=\S)", section, maxsplit=1)[0]
+        for entry in re.split(r"\n(?= {4}\S)", section):
+            name, _, text = entry.strip().partition(":")
+            texts.setdefault(name.split("(")[0].strip(), " ".join(text.split()))
+    return texts
