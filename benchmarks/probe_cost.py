@@ -111,6 +111,7 @@ def _make_step(name: str, probing: bool) -> Callable[[], object]:
     import tf_gnc
     from tf_gnc.callbacks.measures import CHEAP
     from tf_gnc.models.resnet import resnet
+    from tf_gnc.step.control import control_of
 
     if name == "small":
         shape = (32,)
@@ -126,7 +127,7 @@ def _make_step(name: str, probing: bool) -> Callable[[], object]:
         noise=tf_gnc.GradientNoise(alpha=0.1),
         num_workers=WORKERS,
     )
-    model.probes_steps = probing
+    control_of(model).keeps_table = probing
     rng = np.random.default_rng(0)
     batch = WORKERS * EXAMPLES_PER_WORKER
     x = rng.normal(size=(batch, *shape)).astype("float32")
@@ -138,7 +139,7 @@ def _make_step(name: str, probing: bool) -> Callable[[], object]:
     def step() -> None:
         model.train_function(data)
         if probing:
-            table = model.step_plan.probe.read(model.distribute_strategy)
+            table = model.step_plan.table.read(model.distribute_strategy)
             for measure in CHEAP.values():
                 measure(table)
 

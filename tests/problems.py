@@ -127,10 +127,10 @@ def float_weights(model):
 
 def memory(model):
     """The remembered gradients of all workers (M, P), and their mean (P,)."""
-    memory = model._gnc_plan.memory
+    memory = model.step_plan.memory
     strategy = model.distribute_strategy
     rows = [
-        component.numpy()[: model._gnc_plan.per_replica]
+        component.numpy()[: model.step_plan.per_replica]
         for component in strategy.experimental_local_results(memory.gradients)
     ]
     mean = strategy.experimental_local_results(memory.mean)[0].numpy()

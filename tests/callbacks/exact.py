@@ -26,6 +26,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tests import problems
+from tf_gnc.step.control import control_of
 
 STEPS = 4  # in an epoch, unless a scenario says otherwise
 GNC = tf_gnc.GradientNoise(alpha=0.5)
@@ -46,7 +47,7 @@ class Kill(keras.callbacks.Callback):
         self.when = when
 
     def on_train_batch_end(self, batch, logs=None):
-        if not self.model.is_skipping:
+        if not control_of(self.model).is_skipping:
             self._now(int(self.model.optimizer.iterations.numpy()))
 
     def on_epoch_end(self, epoch, logs=None):

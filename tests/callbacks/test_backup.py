@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_gnc
 from tests import problems
 from tests.callbacks import exact
+from tests.old_files import make as make_old
 from tf_gnc.callbacks import BackupAndRestore
 from tf_gnc.launch.launcher import Launcher
 
@@ -503,3 +504,18 @@ def test_data__a_generator__loses_no_batch_to_the_backup(tmp_path):
         losses.append(history.history["loss"])
     assert len(losses[0]) == 2
     np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+def test_backup__old_one_cannot_be_removed__warns_and_trains_on(
+    tmp_path, monkeypatch
+):
+    from tf_gnc.store import Store
+
+    def refuse(store, path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Store, "_remove", refuse)
+    callback = BackupAndRestore(tmp_path, save_freq=1, keep=1)
+    with pytest.warns(UserWarning, match="it is old and can't be removed"):
+        model = make_old.run_to_back_up([callback])
+    assert int(model.optimizer.iterations) == 6

@@ -13,6 +13,7 @@ import tf_gnc
 from tests import problems
 from tf_gnc import analysis
 from tf_gnc.callbacks import BackupAndRestore, Probe, SwitchNoise, measures
+from tf_gnc.step.control import control_of
 from tf_gnc.step.step_table import StepTable
 
 GNC = tf_gnc.GradientNoise(alpha=0.5)
@@ -176,7 +177,7 @@ def test_rows__every_second_step__hold_the_steps_numbers(tmp_path):
     class Look(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             plan = self.model.step_plan
-            tables.append(plan.probe.read(self.model.distribute_strategy))
+            tables.append(plan.table.read(self.model.distribute_strategy))
 
     probe = Probe(CHEAP, every=2, directory=tmp_path / "new" / "one")
     model, _ = _fit([probe, Look()])
@@ -189,7 +190,7 @@ def test_rows__every_second_step__hold_the_steps_numbers(tmp_path):
         assert row["noise_norm"] == pytest.approx(norms.mean())
         assert row["loss_spread"]["max"] == pytest.approx(table.losses.max())
         assert list(row) == ["step", "epoch", *CHEAP]
-    assert not model.probes_steps  # off again
+    assert not control_of(model).keeps_table  # off again
 
 
 def test_rows__many_steps_a_call__one_a_call_in_which_a_step_fell(tmp_path):
@@ -305,7 +306,7 @@ def test_logs__noise_scale__is_the_ratio_of_the_mean_estimates():
     class Look(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             plan = self.model.step_plan
-            table = plan.probe.read(self.model.distribute_strategy)
+            table = plan.table.read(self.model.distribute_strategy)
             estimates.append(measures.gradient_and_noise(table))
 
     probe = Probe("gradient_noise_scale")

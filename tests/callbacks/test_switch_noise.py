@@ -37,9 +37,9 @@ class _Note(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.rules.append(self.model.noise_rule)
-        if epoch == 0 and self.model._gnc_plan.memory is not None:
+        if epoch == 0 and self.model.step_plan.memory is not None:
             self.first_memory = weakref.ref(
-                self.model._gnc_plan.memory.gradients
+                self.model.step_plan.memory.gradients
             )
 
 
@@ -71,7 +71,7 @@ def test_switch_noise__after_the_switch__old_memory_is_freed():
     assert note.rules == [gnc, gnc, rnc, rnc]
     gc.collect()
     assert note.first_memory() is None
-    assert model._gnc_plan.memory is None
+    assert model.step_plan.memory is None
 
 
 def test_switch_noise__run_that_starts_later__switches_at_once():

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_gnc
 from tests import problems, processes
 from tests.distribute import test_several_processes as several
+from tf_gnc.step.control import control_of
 
 CHEAP = ["noise_norm", "relative_displacement", "loss_spread",
          "gradient_noise_scale"]  # fmt: skip
@@ -68,7 +69,7 @@ def reductions(strategy, folder):
         model = several._compiled(
             strategy, network=problems.dense_network, metrics=["accuracy"]
         )
-        model.probes_steps = probing
+        control_of(model).keeps_table = probing
         graph = several._train_graph(model, strategy)
         found.append(several._reductions(graph))
     return found

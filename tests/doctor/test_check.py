@@ -11,7 +11,7 @@ import tf_gnc
 from tests import problems
 from tf_gnc import doctor
 from tf_gnc.doctor import setup as doctor_setup
-from tf_gnc.doctor.dry_step import Probe, probing
+from tf_gnc.doctor.dry_step import DrySteps, dry_steps
 from tf_gnc.step.gradient_memory import GradientMemory
 
 RULES = {
@@ -67,7 +67,7 @@ def _everything(model):
         *model.optimizer.variables,
     ]
     kept = {v.path: np.asarray(v.value).tobytes() for v in values}
-    plan = model._gnc_plan
+    plan = model.step_plan
     kept["global seed"] = np.asarray(plan.generator.state.value).tobytes()
     if plan.memory is not None:
         kept["gradients"] = plan.memory.gradients.numpy().tobytes()
@@ -113,10 +113,10 @@ def test_check__interrupted__puts_everything_back(monkeypatch):
     )
     before = _everything(model)
 
-    def interrupt(probe):
+    def interrupt(steps):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Probe, "measure", interrupt)
+    monkeypatch.setattr(DrySteps, "measure", interrupt)
     with pytest.raises(KeyboardInterrupt):
         doctor.check(model, x, y)
     assert _everything(model) == before
@@ -285,7 +285,9 @@ def _gradients(model, x, y, num_workers):
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2])
-def test_probe__gradient_noise__displaces_as_stock_gradients_say(num_replicas):
+def test_dry_steps__gradient_noise__displaces_as_stock_gradients_say(
+    num_replicas,
+):
     x, y = problems.images(16)
     alpha, rate, num_workers = 0.5, 0.1, 4
     rule = tf_gnc.GradientNoise(alpha=alpha, scaling="none")
@@ -295,9 +297,9 @@ def test_probe__gradient_noise__displaces_as_stock_gradients_say(num_replicas):
         model = _compiled(problems.plain_network(), rule, num_workers)
     weights = np.concatenate([np.ravel(w) for w in model.get_weights()])
     data = (tf.constant(x), tf.constant(y))
-    with probing(model, data) as probe:
-        gradient = probe.gradient()
-        seen = probe.measure()
+    with dry_steps(model, data) as steps:
+        gradient = steps.gradient()
+        seen = steps.measure()
     expected = alpha * rate * np.linalg.norm(noise, axis=1)
     np.testing.assert_allclose(
         seen.displacements, expected / np.linalg.norm(weights), rtol=1e-4
@@ -314,13 +316,13 @@ def test_probe__gradient_noise__displaces_as_stock_gradients_say(num_replicas):
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2])
-def test_probe__random_noise__displaces_by_alpha_times_rate(num_replicas):
+def test_dry_steps__random_noise__displaces_by_alpha_times_rate(num_replicas):
     # Each filter is displaced by alpha * eta of its norm, and so is the whole.
     x, y = problems.images(16)
     with problems.mirrored(num_replicas):
         model = _compiled(problems.plain_network(), RULES["rnc"])
-    with probing(model, (tf.constant(x), tf.constant(y))) as probe:
-        seen = probe.measure()
+    with dry_steps(model, (tf.constant(x), tf.constant(y))) as steps:
+        seen = steps.measure()
     np.testing.assert_allclose(seen.displacements, [0.05] * 4, rtol=1e-4)
     assert seen.noise_sum == seen.largest_noise == 0
 
@@ -350,7 +352,7 @@ def test_memory_forecast__any_model__is_what_the_memory_takes(policy):
     assert need.copies == (2 if policy == "mixed_float16" else 1)
     x, y = problems.images(12)
     model.fit(x, y, batch_size=12, verbose=0)
-    gradients = model._gnc_plan.memory.gradients
+    gradients = model.step_plan.memory.gradients
     actual = gradients.shape[0] * gradients.shape[1] * gradients.dtype.size
     spare_row = gradients.shape[1] * gradients.dtype.size
     assert need.num_bytes in (actual, actual - spare_row)

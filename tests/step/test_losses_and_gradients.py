@@ -193,7 +193,7 @@ def test_mixed_bfloat16__noise__is_kept_in_float32():
         noise=tf_gnc.GradientNoise(alpha=1.0),
         num_workers=M,
     )
-    assert model._gnc_plan.memory.gradients.dtype == tf.float32
+    assert model.step_plan.memory.gradients.dtype == tf.float32
     assert np.isfinite(history["loss"]).all()
 
 
@@ -251,7 +251,7 @@ def test_mixed_float16__any_loss_scale__same_noise():
     for scale in (2.0**4, 2.0**8):
         model, x, y = _float16_model(scale)
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
-        memory = model._gnc_plan.memory
+        memory = model.step_plan.memory
         half = int(memory.half.numpy())
         rows.append(memory.gradients.numpy()[half * M : half * M + M])
     assert np.abs(rows[0]).max() > 1e-3
@@ -265,13 +265,13 @@ def test_mixed_float16__overflow__changes_neither_weights_nor_noise(replicas):
     with problems.mirrored(replicas):
         model, x, y = _float16_model(2.0**6)
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
-        memory, optimizer = model._gnc_plan.memory, model.optimizer
+        memory, optimizer = model.step_plan.memory, model.optimizer
         strategy = model.distribute_strategy
 
         def remembered():
             halves = strategy.experimental_local_results(memory.half)
             gradients = strategy.experimental_local_results(memory.gradients)
-            size = model._gnc_plan.per_replica
+            size = model.step_plan.per_replica
             return [
                 g.numpy()[int(h) * size : (int(h) + 1) * size]
                 for h, g in zip(halves, gradients, strict=True)

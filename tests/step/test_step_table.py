@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tests import oracles, problems
+from tf_gnc.step.control import control_of
 
 M, B, RATE = 4, 16, 0.5
 GNC = tf_gnc.GradientNoise(alpha=0.5)
@@ -31,7 +32,7 @@ def _batch(step, data=problems.vectors):
 
 
 def _read(model):
-    return model.step_plan.probe.read(model.distribute_strategy)
+    return model.step_plan.table.read(model.distribute_strategy)
 
 
 def _numbers(table):
@@ -107,7 +108,7 @@ def test_table__third_step__agrees_with_loops(rule, replicas):
     with problems.mirrored(replicas):
         model = _compiled(rule, problems.plain_network)
     start = model.get_weights()
-    model.probes_steps = True
+    control_of(model).keeps_table = True
     x, y = (part[: 3 * B] for part in problems.images(6 * B))
     model.fit(x, y, batch_size=B, shuffle=False, verbose=0)
     found, expected = _numbers(_read(model)), _oracle(start, rule, step=2)
@@ -125,7 +126,7 @@ def _train(rule=GNC, probing=True, full=False, **arguments):
     """A model that has taken four steps, probing all the while or never."""
     network = problems.full_network if full else problems.dense_network
     model = _compiled(rule, network, **arguments)
-    model.probes_steps = probing
+    control_of(model).keeps_table = probing
     x, y = (problems.images if full else problems.vectors)(4 * B)
     model.fit(x, y, batch_size=B, shuffle=False, verbose=0)
     return model
@@ -154,7 +155,7 @@ def test_table__full_network_on_two_replicas__is_that_of_one():
     for replicas in (1, 2):
         with problems.mirrored(replicas):
             model = _compiled(network=problems.full_network)
-        model.probes_steps = True
+        control_of(model).keeps_table = True
         batch = _batch(0, problems.images)
         model.fit(*batch, batch_size=B, epochs=3, shuffle=False, verbose=0)
         tables.append(_read(model))
@@ -190,27 +191,27 @@ def _op_counts(model):
 
 def test_train_step__probing_off_again__graph_is_what_it_was():
     model = _compiled()
-    assert model.step_plan.probe is None
+    assert model.step_plan.table is None
     never = _op_counts(model)
-    model.probes_steps = True
+    control_of(model).keeps_table = True
     on = _op_counts(model)
-    model.probes_steps = False
+    control_of(model).keeps_table = False
     assert _op_counts(model) == never
     assert "L2Loss" not in never
     # Three norms a worker, two of the step.
     assert on["L2Loss"] == 5
 
 
-def test_probes_steps__turned_on_and_off__keeps_noise_and_plan():
+def test_keeps_table__turned_on_and_off__keeps_noise_and_plan():
     always, switched = _compiled(), _compiled()
-    always.probes_steps = True
+    control_of(always).keeps_table = True
     for step in range(6):
-        switched.probes_steps = step in (2, 3, 5)
+        control_of(switched).keeps_table = step in (2, 3, 5)
         for model in (always, switched):
             plan = model.step_plan
             model.train_on_batch(*_batch(step))
             assert model.step_plan is plan
-        if switched.probes_steps:
+        if control_of(switched).keeps_table:
             # Without its memory the noise would be 0.
             assert _read(switched).noise_squares.min() > 0
             _assert_same(_read(switched), _read(always))
@@ -220,11 +221,11 @@ def test_probes_steps__turned_on_and_off__keeps_noise_and_plan():
     assert difference < 1e-6
 
 
-def test_probes_steps__rule_switched__goes_on():
+def test_keeps_table__rule_switched__goes_on():
     model = _train()
     assert _read(model).valid
     model.noise_rule = RNC
-    assert model.probes_steps
+    assert control_of(model).keeps_table
     assert _read(model) is None  # no step under the new rule yet
     model.train_on_batch(*_batch(0))
     # A unit vector for each filter: 8 + 3 of kernels, three weight vectors.
@@ -234,9 +235,9 @@ def test_probes_steps__rule_switched__goes_on():
     assert not _read(model).noise_squares.any()
 
 
-def test_probes_steps__not_a_bool__error_shows_it():
-    with pytest.raises(ValueError, match="probes_steps=1"):
-        _compiled().probes_steps = 1
+def test_keeps_table__not_a_bool__error_shows_it():
+    with pytest.raises(ValueError, match="keeps_table=1"):
+        control_of(_compiled()).keeps_table = 1
 
 
 def test_table__belongs_to_no_model__is_not_saved(tmp_path):
@@ -247,14 +248,14 @@ def test_table__belongs_to_no_model__is_not_saved(tmp_path):
         model.save(tmp_path / "model.keras")
     assert sizes[0] == sizes[1]
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert not loaded.probes_steps
+    assert not control_of(loaded).keeps_table
     model.compile("sgd", problems.cross_entropy(), num_workers=M)
     assert _read(model) is None
 
 
 def test_table__batch_of_unknown_size__examples_are_counted():
     model = _compiled()
-    model.probes_steps = True
+    control_of(model).keeps_table = True
     sizes = []
     for size in (16, 8):
         x, y = problems.vectors(size)
@@ -275,7 +276,7 @@ def test_table__one_worker_not_finite__step_is_invalid_others_are_told(
 ):
     with problems.mirrored(replicas):
         model = _compiled(None)
-    model.probes_steps = True
+    control_of(model).keeps_table = True
     x, y = _batch(0)
     x[5] = np.nan  # the second worker's
     model.fit(x, y, batch_size=B, shuffle=False, verbose=0)
@@ -288,8 +289,8 @@ def test_table__one_worker_not_finite__step_is_invalid_others_are_told(
 def test_table__overflow_of_mixed_float16__step_is_invalid():
     keras.config.set_dtype_policy("mixed_float16")
     model, other = _compiled(), _compiled()
-    model.probes_steps = other.probes_steps = True
-    assert model.step_plan.probe  # The plan has built the optimizer, too.
+    control_of(model).keeps_table = control_of(other).keeps_table = True
+    assert model.step_plan.table  # The plan has built the optimizer, too.
     tables = []
     for scale in (2.0**3, 2.0**40, 2.0**6):
         model.optimizer.dynamic_scale.assign(scale)

@@ -423,12 +423,12 @@ def test_noise__assigned_between_fits__old_memory_is_freed():
     model, _ = problems.trained(
         problems.plain_network(), x, y, noise=GNC(alpha=1.0), num_workers=M
     )
-    old = weakref.ref(model._gnc_plan.memory.gradients)
+    old = weakref.ref(model.step_plan.memory.gradients)
     model.noise_rule = tf_gnc.RandomNoise(alpha=0.1, seed=1)
     model.fit(x, y, batch_size=16, verbose=0)
     gc.collect()
     assert old() is None
-    assert model._gnc_plan.memory is None
+    assert model.step_plan.memory is None
 
 
 def test_alpha__assigned__is_the_rule_with_that_alpha():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.store import saving
-from tf_gnc.store import DamagedError, Store
+from tf_gnc.store import DamagedError, Generation, Store
 
 FILES = ["manifest.json", "noise-0.bin", "noise-1.bin"]
 NEWEST = "step-000000000002"
@@ -139,10 +139,10 @@ def test_latest__format_of_another_version__is_not_used(store):
     assert "format 99, and this version of tf_gnc reads 1" in problem
 
 
-def test_open__manifest_damaged__is_refused(store):
+def test_generation__manifest_damaged__is_refused(store):
     cut(store.directory / NEWEST / "manifest.json")
     with pytest.raises(DamagedError, match=r"manifest\.json: its checksum"):
-        store.open(NEWEST)
+        Generation(store.directory / NEWEST)
 
 
 def test_verify__one_backup__looks_at_that_one(store):
@@ -210,7 +210,7 @@ def test_begin__damaged_one_was_deleted__its_name_starts_afresh(store):
 
 
 def test_generation__of_a_sound_backup__has_no_problems(store):
-    generation = store.open(NEWEST)
+    generation = Generation(store.directory / NEWEST)
     assert generation.problems() == []
     np.testing.assert_array_equal(
         generation.read_rows("noise-1", "weights", 1, 3),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.store import saving
-from tf_gnc.store import DamagedError, Store, generation_name
+from tf_gnc.store import DamagedError, Generation, Store, generation_name
 
 DTYPES = [
     *(
@@ -305,7 +305,7 @@ def test_tidying__a_backup_moved_away_and_linked_to__is_left_alone(tmp_path):
     os.rename(path, tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     assert saving.save(store, 2)[1] == []
-    saving.check(store.open(path.name))
+    saving.check(Generation(store.directory / path.name))
 
 
 def test_tidying__a_backup_that_cannot_be_removed__is_said_and_tried_again(
@@ -468,20 +468,13 @@ def test_seal__contents_that_json_has_no_word_for__are_refused(store, contents):
     }
 
 
-def test_open__by_name__is_the_same_backup(store):
+def test_generation__by_its_path__is_the_same_backup(store):
     sealed, _ = saving.save(store, 4)
-    saving.check(Store(store.directory).open(sealed.name))
+    saving.check(Generation(store.directory / sealed.name))
 
 
 @pytest.mark.parametrize("name", ["step-4", "../x", "step-000000000004.1"])
-def test_open__no_name_of_a_backup__is_refused(store, name):
+def test_verify__no_name_of_a_backup__is_refused(store, name):
     saving.save(store, 4)
     with pytest.raises(ValueError, match="`name` must be that of a backup"):
-        store.open(name)
-    with pytest.raises(ValueError, match="`name` must be that of a backup"):
         store.verify(name)
-
-
-def test_open__directory_not_shared__says_so(store):
-    with pytest.raises(FileNotFoundError, match="sees no backup .*0004. All"):
-        store.open("step-000000000004")

@@ -22,6 +22,7 @@ from tf_gnc.callbacks.switch_noise import check_model
 from tf_gnc.distribute import collectives
 from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
+from tf_gnc.step.control import control_of
 from tf_gnc.step.fit_arguments import Resumable
 from tf_gnc.store import Generation, Store
 
@@ -183,7 +184,9 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         if self._resume:
             # For the logs of the batches that are passed over.
             snapshot.restore_metrics(self._generation, self.model)
-            self.model.skip_steps(self._resume, read_data=not self._places_data)
+            control_of(self.model).skip_steps(
+                self._resume, read_data=not self._places_data
+            )
 
     def on_train_batch_begin(
         self, batch: int, logs: dict | None = None
@@ -196,7 +199,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Saves if it is time, or if the run is to stop here."""
-        if self.model.is_skipping:
+        if control_of(self.model).is_skipping:
             # What other callbacks make of such batches doesn't count.
             self.model.stop_training = False
             if batch + 1 >= self._resume:
@@ -287,7 +290,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         steps = self.params.get("steps")
         if not steps:
             return self._iterations()
-        return epoch * self.model.whole_calls(steps) + batch
+        return epoch * control_of(self.model).whole_calls(steps) + batch
 
     def _iterations(self) -> int:
         return int(self.model.optimizer.iterations.numpy())

@@ -3,6 +3,7 @@
 Knows neither when to save nor what is saved.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ def save(
     make_contents: Callable[[], Contents],
 ) -> None:
     """Writes a backup; all processes must call it.
+
+    Warns of an old backup that can't be removed; it is tried again next time.
 
     Args:
         store: Where to.
@@ -52,7 +55,9 @@ def save(
 
     def seal() -> None:
         if chief:
-            draft.seal(num_processes(strategy), kept)
+            _, problems = draft.seal(num_processes(strategy), kept)
+            for problem in problems:
+                warnings.warn(f"An old backup stays: {problem}", stacklevel=5)
 
     for act in (begin, write, seal):
         error = None

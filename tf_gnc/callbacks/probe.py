@@ -16,6 +16,7 @@ from tf_gnc.callbacks import measures as named
 from tf_gnc.callbacks.probe_rows import ProbeRows
 from tf_gnc.callbacks.switch_noise import check_model
 from tf_gnc.distribute.strategies import is_chief
+from tf_gnc.step.control import control_of
 from tf_gnc.step.step_table import StepTable
 
 # What `tf.summary.scalar` says of a number; it needs TensorBoard installed,
@@ -137,8 +138,9 @@ class Probe(keras.callbacks.Callback):
                 path = os.fspath(self.log_dir)
                 self._writer = tf.summary.create_file_writer(path)
         self._took_up = False
-        if self._cheap and not self.model.probes_steps:
-            self.model.probes_steps = self._turned_on = True
+        control = control_of(self.model)
+        if self._cheap and not control.keeps_table:
+            control.keeps_table = self._turned_on = True
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Begins the epoch's means."""
@@ -158,7 +160,7 @@ class Probe(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measures if it is time."""
-        if self.model.is_skipping:
+        if control_of(self.model).is_skipping:
             return
         step = self._seen = self._iterations()
         if step // self.every == self._before // self.every:
@@ -198,7 +200,7 @@ class Probe(keras.callbacks.Callback):
             self._writer.close()
             self._writer = None
         if self._turned_on:
-            self.model.probes_steps = self._turned_on = False
+            control_of(self.model).keeps_table = self._turned_on = False
 
     def _measure_step(self) -> dict[str, Any]:
         """Returns the cheap measures of the last step."""
@@ -215,8 +217,8 @@ class Probe(keras.callbacks.Callback):
         }
 
     def _read(self) -> StepTable:
-        probe = self.model.step_plan.probe
-        table = probe and probe.read(self.model.distribute_strategy)
+        written = self.model.step_plan.table
+        table = written and written.read(self.model.distribute_strategy)
         if table is None:
             raise ValueError(
                 "The cheap measures are made by `GNCTrainStep.train_step`, "

@@ -9,6 +9,7 @@ import keras
 
 from tf_gnc import _check
 from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.step.plan import check_rule
 from tf_gnc.step.trainer import NoiseSettings
 
 
@@ -24,14 +25,6 @@ def check_model(callback: keras.callbacks.Callback, model: keras.Model) -> None:
             "tf_gnc.GNCTrainStep, such as a tf_gnc.GNCModel, got a "
             f"{type(model).__name__}."
         )
-
-
-def _check_rule(noise: NoiseRule | None) -> NoiseRule | None:
-    if noise is not None and not isinstance(noise, NoiseRule):
-        raise ValueError(
-            f"`noise` must be a noise rule or None, got noise={noise!r}."
-        )
-    return noise
 
 
 class _NoiseCallback(keras.callbacks.Callback):
@@ -70,7 +63,8 @@ class SwitchNoise(_NoiseCallback):
     def __init__(self, epoch: int, noise: NoiseRule | None) -> None:
         super().__init__()
         self.epoch = _check.integer("epoch", epoch, minimum=0)
-        self.noise = _check_rule(noise)
+        check_rule(noise)
+        self.noise = noise
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Rejects a switch that the run would never reach."""
@@ -129,7 +123,8 @@ class SwitchNoiseOnDrop(_NoiseCallback):
         start_epoch: int = 0,
     ) -> None:
         super().__init__()
-        self.noise = _check_rule(noise)
+        check_rule(noise)
+        self.noise = noise
         self.monitor = monitor
         self.share = _check.real("share", share, above=0, maximum=1)
         self.patience = _check.integer("patience", patience, minimum=1)

@@ -94,22 +94,9 @@ def keep_own_rows(
     """
 
     def own_rows(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        replicas = context.num_replicas_in_sync
-        local = replicas // context.num_input_pipelines
-        first = context.input_pipeline_id * local
-
         def take(*batch: Any) -> tf.data.Dataset:
             batch = batch[0] if len(batch) == 1 else batch
-            # One after another: TensorFlow hands each replica the next.
-            joined, *others = (
-                tf.data.Dataset.from_tensors(
-                    _batch.part_of(batch, replica, replicas)
-                )
-                for replica in range(first, first + local)
-            )
-            for other in others:
-                joined = joined.concatenate(other)
-            return joined
+            return rows_of_process(batch, context)
 
         own = dataset.flat_map(take)
         if load is not None:
@@ -119,6 +106,29 @@ def keep_own_rows(
         return own.prefetch(tf.data.AUTOTUNE)
 
     return strategy.distribute_datasets_from_function(own_rows)
+
+
+def rows_of_process(
+    batch: Any, context: tf.distribute.InputContext
+) -> tf.data.Dataset:
+    """Returns this process's rows of a global batch, replica by replica.
+
+    TensorFlow hands each replica the next element.
+
+    Args:
+        batch: A nested structure of tensors.
+        context: Says which process this is.
+    """
+    replicas = context.num_replicas_in_sync
+    local = replicas // context.num_input_pipelines
+    first = context.input_pipeline_id * local
+    joined, *others = (
+        tf.data.Dataset.from_tensors(_batch.part_of(batch, replica, replicas))
+        for replica in range(first, first + local)
+    )
+    for other in others:
+        joined = joined.concatenate(other)
+    return joined
 
 
 def make_own_rows(

@@ -1,7 +1,8 @@
 """Training steps that end before the update, and what they leave behind.
 
-The steps are the model's own, traced anew with an optimizer that keeps the
-mean gradient instead of applying it. When it is over, the model is as before.
+The steps are the model's own, traced anew so that the mean gradient is kept
+instead of being handed to the optimizer. When it is over, the model is as
+before.
 
 Symbols   M, V  workers, workers per replica (tf_gnc.step.workers)
           P     number of trainable scalars (tf_gnc.noise.layout)
@@ -16,19 +17,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc import _batch, _keras_compat
+from tf_gnc import _keras_compat
+from tf_gnc.distribute import sharding
 from tf_gnc.step import workers
+from tf_gnc.step.control import control_of
 from tf_gnc.step.plan import StepPlan
 from tf_gnc.step.train_step import GNCTrainStep
-
-# What a probe sets for itself and puts back.
-_ATTRIBUTES = (
-    "_gnc_alpha",
-    "_gnc_plan",
-    "_gnc_rule",
-    "steps_per_execution",
-    "train_function",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +45,8 @@ class Measurement:
     largest_mean: float
 
 
-class Probe:
-    """Takes steps; made by `probing`.
+class DrySteps:
+    """Takes steps without an update; `dry_steps` makes it.
 
     Args:
         model: A compiled model with its plan.
@@ -68,11 +62,11 @@ class Probe:
     ) -> None:
         self.moved = False
         self._model = model
-        self._plan: StepPlan = model._gnc_plan
+        self._plan: StepPlan = model.step_plan
         self._strategy = strategy = model.distribute_strategy
         self._restore = restore
         self._batches = strategy.distribute_datasets_from_function(
-            lambda context: _rows_of_process(data, context)
+            lambda context: sharding.rows_of_process(data, context)
         )
         with strategy.scope():
             self._kept = tf.Variable(
@@ -133,7 +127,7 @@ def measuring(model: GNCTrainStep) -> Callable[[], Measurement]:
     Args:
         model: A compiled model with its plan.
     """
-    plan, strategy = model._gnc_plan, model.distribute_strategy
+    plan, strategy = model.step_plan, model.distribute_strategy
 
     @tf.function
     def run() -> Any:
@@ -190,55 +184,27 @@ def _on_replica(
     )
 
 
-def _rows_of_process(
-    data: Any, context: tf.distribute.InputContext
-) -> tf.data.Dataset:
-    """Returns the rows of this process's replicas, one after another."""
-    replicas = context.num_replicas_in_sync
-    local = replicas // context.num_input_pipelines
-    first = context.input_pipeline_id * local
-    joined, *others = (
-        tf.data.Dataset.from_tensors(_batch.part_of(data, replica, replicas))
-        for replica in range(first, first + local)
-    )
-    for other in others:
-        joined = joined.concatenate(other)
-    return joined
-
-
 @contextlib.contextmanager
-def probing(
+def dry_steps(
     model: GNCTrainStep, data: Any, noise: bool = True
-) -> Iterator[Probe]:
-    """Gives a probe, and afterwards puts the model back, come what may.
+) -> Iterator[DrySteps]:
+    """Yields what takes the steps, and afterwards puts the model back.
 
     Args:
         model: A compiled model; it is built if it wasn't.
         data: A global batch.
         noise: Whether the model's rule is in force; False stands for no rule.
     """
-    strategy, optimizer = model.distribute_strategy, model.optimizer
-    with strategy.scope():
+    with model.distribute_strategy.scope():
         _keras_compat.build(model, data)
-    attributes = {name: getattr(model, name) for name in _ATTRIBUTES}
-    try:
-        model.steps_per_execution = 1
-        model.train_function = None
-        model._gnc_plan = None
-        if not noise:
-            model._set_noise(None)
-        model.make_train_function()
+    with control_of(model).own_plan(noise):
         restore = _snapshot(model)
         try:
-            probe = Probe(model, data, restore)
-            optimizer.apply = probe.keep
-            yield probe
+            steps = DrySteps(model, data, restore)
+            control_of(model).update = steps.keep
+            yield steps
         finally:
-            vars(optimizer).pop("apply", None)
             restore()
-    finally:
-        for name, value in attributes.items():
-            setattr(model, name, value)
 
 
 def _snapshot(model: GNCTrainStep) -> Callable[[], None]:
@@ -247,7 +213,7 @@ def _snapshot(model: GNCTrainStep) -> Callable[[], None]:
         *model.variables,
         *model.metrics_variables,
         *model.optimizer.variables,
-        model._gnc_plan.generator.state,
+        model.step_plan.generator.state,
     ]
     values = [
         (component, tf.identity(component))

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _batch
-from tf_gnc.doctor.dry_step import Measurement, Probe, probing
+from tf_gnc.doctor.dry_step import DrySteps, Measurement, dry_steps
 from tf_gnc.doctor.report import Check, Report
 from tf_gnc.step import workers
 from tf_gnc.step.train_step import GNCTrainStep
@@ -101,14 +101,14 @@ def _tensor(leaf: Any) -> Any:
 def _examine(model: GNCTrainStep, data: Any) -> list[Check]:
     """Takes the steps, and says what they gave."""
     rule = model.noise_rule
-    with probing(model, data) as probe:
-        first, second = probe.gradient(), probe.gradient()
-        seen = probe.measure()
+    with dry_steps(model, data) as steps:
+        first, second = steps.gradient(), steps.gradient()
+        seen = steps.measure()
     if np.isnan(second).any():
         return [_stopped_short()]
     if rule is None:
-        return [_asked_off(_difference(second, first)), _untouched(probe)]
-    with probing(model, data, noise=False) as plain:
+        return [_asked_off(_difference(second, first)), _untouched(steps)]
+    with dry_steps(model, data, noise=False) as plain:
         clean, again = plain.gradient(), plain.gradient()
     checks = [
         _is_on(model, seen),
@@ -116,7 +116,7 @@ def _examine(model: GNCTrainStep, data: Any) -> list[Check]:
     ]
     if rule.remembers_gradients:
         checks.append(_sums_to_zero(rule.noise_dtype, seen))
-    return [*checks, _untouched(probe)]
+    return [*checks, _untouched(steps)]
 
 
 def _stopped_short() -> Check:
@@ -212,8 +212,8 @@ def _sums_to_zero(dtype: str, seen: Measurement) -> Check:
     return Check("sum of noise", ok, f"{words}.")
 
 
-def _untouched(probe: Probe) -> Check:
-    if not probe.moved:
+def _untouched(steps: DrySteps) -> Check:
+    if not steps.moved:
         return Check(
             "weights",
             True,

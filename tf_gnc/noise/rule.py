@@ -25,7 +25,8 @@ Scaling = Literal["filter", "none"]
 class NoiseRule:
     """What `GradientNoise` and `RandomNoise` share: scale and inclusion.
 
-    A rule of your own implements `noise` and inherits the rest.
+    A rule of your own implements `noise` and inherits the rest; one that uses
+    `gradient_noise` there sets `remembers_gradients = True`.
 
     Args:
         alpha: Coefficient of the noise, 0 or more. 0 turns the rule off.
@@ -37,6 +38,9 @@ class NoiseRule:
 
     remembers_gradients = False
     """Whether the rule needs each worker's gradient of the step before."""
+
+    noise_dtype = "float32"
+    """Dtype in which the step keeps those gradients, if the rule needs them."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What has to be settled before Keras's own `fit` begins.
+"""The arguments of `fit`, made ready before Keras's own `fit` begins.
 
 batches    every worker needs the same number of rows
 processes  each trains on its own rows; only the first one writes files
@@ -14,6 +14,7 @@ import tensorflow as tf
 from tf_gnc import _keras_compat
 from tf_gnc.distribute import chief, collectives, sharding
 from tf_gnc.step import workers
+from tf_gnc.step.control import control_of
 
 
 class Resumable:
@@ -43,36 +44,8 @@ class Resumable:
         raise NotImplementedError
 
 
-class Skip:
-    """Steps of `fit` to pass over, in a run that is taken up.
-
-    Args:
-        num_calls: Calls of the training function.
-        num_reads: How many batches of each are read and thrown away.
-        logs: What these calls return.
-    """
-
-    def __init__(
-        self, num_calls: int, num_reads: int, logs: dict[str, Any]
-    ) -> None:
-        self._left = num_calls
-        self._num_reads = num_reads
-        self._logs = logs
-
-    def has_next(self) -> bool:
-        """Whether there is a call left to pass over."""
-        return self._left > 0
-
-    def pass_over(self, iterator: Any) -> dict[str, Any]:
-        """Stands for one call of the training function."""
-        self._left -= 1
-        for _ in range(self._num_reads):
-            next(iterator, None)  # An epoch's last call may have fewer.
-        return self._logs
-
-
 def prepare(model: keras.Model, arguments: dict[str, Any]) -> list[Resumable]:
-    """Settles it all, and returns the callbacks that take up a run.
+    """Changes the arguments of `fit`, and returns the callbacks that resume.
 
     Args:
         model: Compiled, with `GNCTrainStep`.
@@ -149,7 +122,7 @@ def _prepare_data(
         steps = arguments.get("steps_per_epoch") or adapter.num_batches
         arguments["steps_per_epoch"] = steps
         first_step = arguments.get("initial_epoch", 0)
-        first_step *= model.whole_calls(steps)
+        first_step *= control_of(model).whole_calls(steps)
         for backup in backups:
             first_step, seed = backup.data_position(first_step, seed)
         dataset = sharding.indices(

@@ -24,7 +24,7 @@ class GradientMemory:
         num_scalars: P.
         dtype: Dtype of the remembered gradients.
         mean_dtype: Dtype of their mean, and of the noise.
-        delay: D. A gradient is written when the worker D places later has
+        delay: D. A gradient is written when the D-th worker after it has
             read its noise. D + 1 workers can so be under way at a time, where
             writing at once would make each wait for the one before it.
         undoable: Keep the step before last as well, at twice the memory, so
@@ -154,7 +154,7 @@ class MemoryStep:
         gradient: tf.Tensor,
         pending: tuple[tf.Tensor, ...],
     ) -> tuple[tf.Tensor, ...]:
-        """Stores the gradient of the worker D places before this one.
+        """Stores the gradient of the D-th worker before this one.
 
         Args:
             worker: Index of this worker on its replica, 0 to V - 1.
@@ -174,8 +174,8 @@ class MemoryStep:
 
     def flush(self, pending: tuple[tf.Tensor, ...]) -> None:
         """Stores the gradients that the last D workers left pending."""
-        for place, gradient in enumerate(pending):
-            worker = self._workers - self._delay + place
+        for index, gradient in enumerate(pending):
+            worker = self._workers - self._delay + index
             self._write(self._write_to + worker, gradient)
 
     def end(self, mean: tf.Tensor, valid: tf.Tensor) -> None:

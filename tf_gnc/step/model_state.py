@@ -14,7 +14,7 @@ reaches the model's variables. This file decides what becomes of it:
 """
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -41,11 +41,27 @@ class WorkerScope(keras.StatelessScope):
         super().add_update(update)
 
 
+class CarriedState(NamedTuple):
+    """What each worker of a replica hands on to the next one.
+
+    Attributes:
+        statistics: Sum over the workers of their moving statistics, packed.
+        metrics: Values of the metrics that the model's layers update.
+        seeds: States of the seed generators that the call draws from.
+        others: Values of whole-number variables that the call assigns.
+    """
+
+    statistics: tf.Tensor
+    metrics: list[tf.Tensor]
+    seeds: list[tf.Tensor]
+    others: list[tf.Tensor]
+
+
 class ModelState:
     """The model's state during one step, from its start to its end.
 
-    Make one per traced step, and let it `keep` what a call in the scope of
-    `probe` assigns. For each worker enter `scope`, then `collect`; after the
+    Make one per traced step, and let it `keep` what a call in `trial_scope`
+    assigns. For each worker enter `scope`, then `collect`; after the
     loop and the reduction call `assign`.
 
     Args:
@@ -73,7 +89,7 @@ class ModelState:
         }
         self._updates = Counter()
 
-    def probe(self) -> WorkerScope:
+    def trial_scope(self) -> WorkerScope:
         """Returns a scope for a call that shows what a call assigns."""
         variables = [*self._states, *self._seeds, *self._metrics]
         variables.append(self._generator.state)
@@ -83,7 +99,7 @@ class ModelState:
         )
 
     def keep(self, scope: WorkerScope) -> None:
-        """Keeps track of what a call in the scope of `probe` has assigned.
+        """Keeps track of what a call in `trial_scope` has assigned.
 
         Everything else, the weights of frozen layers for one, stays out of
         sums and loops.
@@ -98,20 +114,20 @@ class ModelState:
             [v.shape for v in self._statistics], self._dtype
         )
 
-    def first(self) -> dict[str, Any]:
+    def first(self) -> CarriedState:
         """Returns what the first worker of a replica finds."""
-        return {
-            "statistics": tf.zeros([self.layout.size], self.layout.dtype),
-            "metrics": self._starting(self._metrics),
-            "seeds": self._starting(self._seeds),
-            "others": self._starting(self._others),
-        }
+        return CarriedState(
+            statistics=tf.zeros([self.layout.size], self.layout.dtype),
+            metrics=self._starting(self._metrics),
+            seeds=self._starting(self._seeds),
+            others=self._starting(self._others),
+        )
 
     def scope(
         self,
         weights: list[tuple[keras.Variable, tf.Tensor]],
         worker: tf.Tensor,
-        carried: dict[str, Any],
+        carried: CarriedState,
     ) -> WorkerScope:
         """Returns the scope in which a worker calls the model.
 
@@ -124,32 +140,32 @@ class ModelState:
         return WorkerScope(
             weights
             + [(v, self._start[id(v)]) for v in self._states]
-            + list(zip(self._metrics, carried["metrics"], strict=True))
+            + list(zip(self._metrics, carried.metrics, strict=True))
             + [(v, self._worker_seed(v, worker)) for v in seeds]
         )
 
     def collect(
-        self, scope: WorkerScope, worker: tf.Tensor, carried: dict[str, Any]
-    ) -> dict[str, Any]:
+        self, scope: WorkerScope, worker: tf.Tensor, carried: CarriedState
+    ) -> CarriedState:
         """Returns what the next worker finds, given this worker's scope."""
         after = scope.get_current_value
-        statistics = carried["statistics"]
+        statistics = carried.statistics
         if self._statistics:
             statistics += self.layout.pack([after(v) for v in self._statistics])
-        return {
-            "statistics": statistics,
-            "metrics": [after(v) for v in self._metrics],
+        return CarriedState(
+            statistics=statistics,
+            metrics=[after(v) for v in self._metrics],
             # An advance by what was added to the worker's own seed.
-            "seeds": [
+            seeds=[
                 self._start[id(v)] + after(v) - self._worker_seed(v, worker)
                 for v in self._seeds
             ],
-            "others": [after(v) for v in self._others],
-        }
+            others=[after(v) for v in self._others],
+        )
 
     def assign(
         self,
-        carried: dict[str, Any],
+        carried: CarriedState,
         statistics: tf.Tensor,
         valid: tf.Tensor | None = None,
     ) -> None:
@@ -164,9 +180,9 @@ class ModelState:
         means = self.layout.unpack(statistics) if self._statistics else []
         for variables, values in (
             (self._statistics, means),
-            (self._metrics, carried["metrics"]),
-            (self._seeds, carried["seeds"]),
-            (self._others, carried["others"]),
+            (self._metrics, carried.metrics),
+            (self._seeds, carried.seeds),
+            (self._others, carried.others),
         ):
             for variable, value in zip(variables, values, strict=True):
                 self._assign_if(variable, value, valid)

@@ -1,4 +1,4 @@
-"""What `compile(noise=..., num_workers=...)` comes to on a built model.
+"""What stays the same from step to step: the plan of a built model.
 
 A plan is made once, when the model's variables exist, and belongs to one
 noise rule and one list of trainable variables; a new rule or a new `compile`
@@ -20,7 +20,7 @@ from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import workers
 from tf_gnc.step.gradient_memory import GradientMemory, MemoryStep
 from tf_gnc.step.signals import Signals
-from tf_gnc.step.step_table import StepProbe
+from tf_gnc.step.step_table import StepTableWriter
 
 
 class StepPlan:
@@ -31,10 +31,10 @@ class StepPlan:
         rule: The noise rule, or None for plain data-parallel SGD.
         num_workers: M, or None for one worker per replica.
         alpha: The coefficient to start with.
-        probing: Whether the steps leave their measures in `probe`.
+        keeps_table: Whether each step leaves a table of its workers.
 
     Attributes:
-        probe: Takes each step's measures; None for steps that make none.
+        table: Writes and reads that table; None for steps that leave none.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class StepPlan:
         rule: NoiseRule | None,
         num_workers: int | None,
         alpha: float,
-        probing: bool = False,
+        keeps_table: bool = False,
     ) -> None:
         strategy = model.distribute_strategy
         self.rule = rule
@@ -77,21 +77,21 @@ class StepPlan:
             )
             if not model.optimizer.built:
                 model.optimizer.build(self.variables)
-        self.set_probing(probing, strategy)
+        self.keep_table(keeps_table, strategy)
 
-    def set_probing(
-        self, probing: bool, strategy: tf.distribute.Strategy
+    def keep_table(
+        self, wanted: bool, strategy: tf.distribute.Strategy
     ) -> None:
-        """Has steps that are traced from now on make measures, or none.
+        """Has steps that are traced from now on leave a table, or none.
 
         Args:
-            probing: Whether they do.
+            wanted: Whether they do.
             strategy: Is to hold the variable.
         """
-        self.probe: StepProbe | None = None
-        if probing:
+        self.table: StepTableWriter | None = None
+        if wanted:
             with strategy.scope():
-                self.probe = StepProbe(
+                self.table = StepTableWriter(
                     self.num_workers, self.num_replicas, self.layout.dtype
                 )
 
@@ -187,6 +187,29 @@ class StepPlan:
                 for shape, rate in zip(self.layout.shapes, rates, strict=True)
             ]
         )
+
+    def gradients(
+        self, gradient: tf.Tensor, connected: list[bool]
+    ) -> list[tf.Tensor | None]:
+        """Returns a gradient as one tensor per trainable variable.
+
+        Args:
+            gradient: A vector of shape `(P,)`.
+            connected: For each variable, whether the loss depends on it.
+
+        Returns:
+            Tensors in the variables' dtypes; None where the loss does not
+            depend on the variable, as in stock Keras.
+        """
+        return [
+            tf.cast(part, variable.dtype) if has_gradient else None
+            for part, variable, has_gradient in zip(
+                self.layout.unpack(gradient),
+                self.variables,
+                connected,
+                strict=True,
+            )
+        ]
 
     def raise_fault(self, strategy: tf.distribute.Strategy) -> None:
         """Raises what a step has recorded, after emptying the memory.

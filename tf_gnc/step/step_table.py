@@ -47,8 +47,10 @@ class StepTable:
     valid: bool
 
 
-class StepProbe:
-    """The variable behind the table; make it under the model's scope.
+class StepTableWriter:
+    """Writes the table in the step, into a variable, and reads it after.
+
+    Make it under the model's scope.
 
     Args:
         num_workers: M.

@@ -22,9 +22,10 @@ import tensorflow as tf
 
 from tf_gnc import _batch, _keras_compat
 from tf_gnc.step import workers
+from tf_gnc.step.control import control_of
 from tf_gnc.step.model_state import ModelState
 from tf_gnc.step.plan import StepPlan
-from tf_gnc.step.reduction import Totals, outputs_of
+from tf_gnc.step.reduction import Reduction, Sums, WorkerResult, outputs_of
 from tf_gnc.step.trainer import NoiseSettings
 
 
@@ -89,38 +90,41 @@ class GNCTrainStep(NoiseSettings):
             )
         layout, optimizer = plan.layout, self.optimizer
         state = ModelState(self, plan.generator, layout.dtype)
-        outputs = self._probe(state, (x, y, sample_weight))
+        outputs = self._try_out(state, (x, y, sample_weight))
         memory = plan.memory.begin_step() if plan.memory else None
         clean = layout.pack([v.value for v in plan.variables])  # x
-        totals = Totals(plan, state, memory, clean)
+        reduction = Reduction(plan, state, memory, clean, outputs)
         noise = plan.noise(optimizer, memory)
         displace = plan.displace(clean, optimizer)
+        connected: list[bool] = []  # The same for every worker.
 
-        def work(worker: tf.Tensor, sums: dict[str, Any]) -> dict[str, Any]:
+        def work(worker: tf.Tensor, sums: Sums) -> Sums:
             index = plan.first_worker() + worker  # in the whole cluster
             omega = noise(worker)
             displaced = displace(omega)  # x_i
             weights = layout.unpack(displaced)
             pairs = list(zip(plan.variables, weights, strict=True))
-            scope = state.scope(pairs, index, sums["state"])
+            scope = state.scope(pairs, index, sums.state)
             rows = _batch.rows((x, y, sample_weight), worker, plan.per_replica)
-            results = self._differentiate(scope, weights, *rows)
-            after = state.collect(scope, index, sums["state"])
-            place = (omega, displaced)
-            return totals.add(sums, worker, results, after, place)
+            found = self._differentiate(scope, weights, *rows)
+            result = WorkerResult(*found, omega, displaced)
+            connected[:] = [g is not None for g in result.gradients]
+            after = state.collect(scope, index, sums.state)
+            return reduction.add(sums, worker, result, after)
 
-        sums = totals.first(outputs)
-        sums = workers.for_each(work, sums, plan.per_replica, plan.parallel)
-        gradient, statistics, valid = totals.reduce(
+        sums = workers.for_each(
+            work, reduction.first(), plan.per_replica, plan.parallel
+        )
+        gradient, statistics, valid = reduction.reduce(
             sums, num_rows, optimizer.iterations
         )
-        state.assign(sums["state"], statistics, valid)
+        state.assign(sums.state, statistics, valid)
         # The optimizer expects the scale that it has put on the loss.
         gradient *= optimizer.scale_loss(tf.ones([], gradient.dtype))
-        self._apply(plan.variables, totals.gradients(gradient), valid)
-        loss = sums["loss"] / plan.per_replica
+        self._apply(plan.gradients(gradient, connected), plan, valid)
+        loss = sums.loss / plan.per_replica
         _keras_compat.update_loss_tracker(self, loss, num_rows)
-        y_pred = totals.predictions(sums)
+        y_pred = reduction.predictions(sums)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _differentiate(
@@ -152,15 +156,16 @@ class GNCTrainStep(NoiseSettings):
 
     def _apply(
         self,
-        variables: list[keras.Variable],
         gradients: list[tf.Tensor | None],
+        plan: StepPlan,
         valid: tf.Tensor | None,
     ) -> None:
         """Hands the mean gradient to the optimizer, unless it is invalid."""
+        update = control_of(self).update or self.optimizer.apply
 
         def apply(gradients: list[tf.Tensor | None]) -> None:
             with _keras_compat.gradients_already_averaged(self.optimizer):
-                self.optimizer.apply(gradients, variables)
+                update(gradients, plan.variables)
 
         if valid is None:
             apply(gradients)
@@ -174,7 +179,7 @@ class GNCTrainStep(NoiseSettings):
             self._make_plan()
         return self._gnc_plan
 
-    def _probe(self, state: ModelState, data: Any) -> list[Any]:
+    def _try_out(self, state: ModelState, data: Any) -> tuple[Any, list[Any]]:
         """Finds out, ahead of the loop, what a worker's call gives and changes.
 
         Args:
@@ -182,16 +187,17 @@ class GNCTrainStep(NoiseSettings):
             data: The replica's rows.
 
         Returns:
-            Dtype and shape of one worker's `outputs_of` its predictions.
+            Dtype and shape of one worker's predictions, and of their masks.
         """
 
-        def call(rows: Any) -> list[Any]:
+        def call(rows: Any) -> tuple[Any, list[Any]]:
             x, y, sample_weight = rows
-            with state.probe() as scope:
+            with state.trial_scope() as scope:
                 y_pred = _keras_compat.call_for_training(self, x)
                 _keras_compat.compute_loss(self, x, y, y_pred, sample_weight)
             state.keep(scope)
-            return outputs_of(y_pred)
+            leaves = keras.tree.flatten(y_pred)
+            return y_pred, outputs_of(y_pred)[len(leaves) :]
 
         plan = self._gnc_plan
         one = _batch.rows(data, tf.constant(0), plan.per_replica)

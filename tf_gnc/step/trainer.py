@@ -1,4 +1,4 @@
-"""What `compile`, `fit`, saving and loading see of the training step."""
+"""`compile`, `fit`, saving and loading of a model with the training step."""
 
 import inspect
 import warnings
@@ -12,6 +12,7 @@ from tf_gnc import _check, _keras_compat
 from tf_gnc.distribute import chief
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import fit_arguments, workers
+from tf_gnc.step.control import control_of
 from tf_gnc.step.plan import StepPlan, check_accumulation, check_rule
 
 
@@ -23,8 +24,6 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     _gnc_num_workers = None
     _gnc_alpha = 0.0
     _gnc_plan = None
-    _gnc_skip = None
-    _gnc_probing = False
 
     def compile(
         self,
@@ -91,27 +90,6 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
             self.make_train_function(force=True)
 
     @property
-    def probes_steps(self) -> bool:
-        """Whether each step leaves its measures in `step_plan.probe`.
-
-        Assigning puts it in force from the next step on, which is traced
-        anew; the noise and its memory stay as they are. False at first.
-        """
-        return self._gnc_probing
-
-    @probes_steps.setter
-    def probes_steps(self, value: bool) -> None:
-        value = _check.boolean("probes_steps", value)
-        if value == self._gnc_probing:
-            return
-        self._gnc_probing = value
-        if self._gnc_plan is not None:
-            with tf.init_scope():
-                self._gnc_plan.set_probing(value, self.distribute_strategy)
-        if self.train_function is not None:
-            self.make_train_function(force=True)
-
-    @property
     def num_workers(self) -> int:
         """M, the number of workers in the whole cluster."""
         return (
@@ -158,42 +136,9 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         try:
             return super().fit(**call.arguments)
         finally:
-            self._gnc_skip = None
+            control_of(self).end_skipping()
             for backup in backups:
                 backup.close()
-
-    def skip_steps(self, num_steps: int, read_data: bool) -> None:
-        """Has `fit` pass over its next steps; for taking up a run.
-
-        Args:
-            num_steps: How many steps; in whole calls if a call takes several.
-            read_data: Whether their batches are read and thrown away.
-        """
-        calls, rest = divmod(num_steps, self.steps_per_execution)
-        if rest:
-            raise ValueError(
-                "A run that is taken up must begin with a whole call, got "
-                f"{num_steps} steps with steps_per_execution="
-                f"{self.steps_per_execution}. Use the `steps_per_execution` "
-                "that the backup was made with."
-            )
-        reads = self.steps_per_execution if read_data else 0
-        logs = self.get_metrics_result()
-        self._gnc_skip = fit_arguments.Skip(calls, reads, logs)
-
-    def whole_calls(self, num_steps: int) -> int:
-        """Returns how many steps `fit` takes of endless data in place of some.
-
-        It is more if the last call, of `steps_per_execution` steps, begins
-        before them and ends after them.
-        """
-        calls = -(-num_steps // self.steps_per_execution)
-        return calls * self.steps_per_execution
-
-    @property
-    def is_skipping(self) -> bool:
-        """Whether the call that `fit` has just made was passed over."""
-        return self._gnc_skip is not None
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
         """Saves the model; see `keras.Model.save`.
@@ -225,10 +170,9 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         take_step = self.train_function
 
         def take_checked_step(iterator: Any) -> dict[str, Any]:
-            if self._gnc_skip is not None:
-                if self._gnc_skip.has_next():
-                    return self._gnc_skip.pass_over(iterator)
-                self._gnc_skip = None
+            logs = control_of(self).pass_over(iterator)
+            if logs is not None:
+                return logs
             logs = take_step(iterator)
             if self._gnc_plan is not None:  # None under a user's own train_step
                 self._gnc_plan.raise_fault(self.distribute_strategy)
@@ -305,7 +249,7 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
                 self._gnc_rule,
                 self._gnc_num_workers,
                 self._gnc_alpha,
-                self._gnc_probing,
+                control_of(self).keeps_table,
             )
 
     def _warn_of_changed_weights(self) -> None:

@@ -11,18 +11,15 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tf_gnc import _check
 from tf_gnc.store import array_file, disk
-from tf_gnc.store.generation import FORMAT, MANIFEST, file_path
+from tf_gnc.store.generation import FORMAT, MANIFEST, Generation, file_path
 
-if TYPE_CHECKING:
-    from tf_gnc.store.generation import Generation
-
-Publish = Callable[[], "tuple[Generation, list[str]]"]
+Publish = Callable[[], tuple[Generation, list[str]]]
 
 
 class Draft:
@@ -125,7 +122,7 @@ class Draft:
 
     def seal(
         self, num_processes: int, contents: Mapping[str, Any]
-    ) -> "tuple[Generation, list[str]]":
+    ) -> tuple[Generation, list[str]]:
         """Makes the draft the newest backup, and removes those beyond `keep`.
 
         For the chief only, when all processes have finished.

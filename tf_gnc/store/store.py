@@ -171,39 +171,15 @@ class Store:
         Raises:
             ValueError: If that can't be the name of a backup.
         """
-        self._refuse_foreign(name)
-        try:
-            return Generation(self.directory / name).problems()
-        except disk.DamagedError as error:
-            return [str(error)]
-
-    def open(self, name: str) -> Generation:
-        """Returns a backup whose files somebody else has verified.
-
-        Args:
-            name: Its name, such as `step-000000001234`.
-
-        Raises:
-            ValueError: If that can't be the name of a backup.
-            FileNotFoundError: If there is no such backup.
-            DamagedError: If its manifest isn't as it was written.
-        """
-        self._refuse_foreign(name)
-        path = self.directory / name
-        if not path.is_dir():
-            raise FileNotFoundError(
-                f"This process sees no backup {path}. All processes need the "
-                "same directory on a file system that they share, such as "
-                "NFS or Lustre."
-            )
-        return Generation(path)
-
-    def _refuse_foreign(self, name: str) -> None:
         if parse_name(name) is None:
             raise ValueError(
                 "`name` must be that of a backup, such as "
                 f"{generation_name(1234)!r}, got name={name!r}."
             )
+        try:
+            return Generation(self.directory / name).problems()
+        except disk.DamagedError as error:
+            return [str(error)]
 
     def _draft_path(self, step: int) -> Path:
         return self.directory / f".draft-{step:012d}"

@@ -256,7 +256,7 @@ class DisplacementLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Measures."""
-        plan = self.model._gnc_plan
+        plan = self.model.step_plan
         if self._plan is not plan:
             self._plan, self._measure = plan, measuring(self.model)
         mean = self._measure().displacements.mean()
