@@ -1,6 +1,7 @@
 import pytest
 
-from tf_gnc.cli.command import FlagSet, UsageError
+from tf_gnc.cli import command
+from tf_gnc.cli.command import Command, FlagSet, Stopped, UsageError
 
 
 @pytest.fixture
@@ -74,3 +75,63 @@ def test_help__all_kinds__shows_groups_values_and_defaults(flag_set):
         "  --note=<string>",
         "      Remark. Default: none.",
     ]
+
+
+def test_split__values_as_words_of_their_own__are_no_words_beside_flags():
+    flag_set = FlagSet("tf-gnc fly", "Flies.", words="PLACE")
+    with flag_set.group("How"):
+        flag_set.text("note", "Remark.")
+        flag_set.switch("lights", "Lights.", default=True)
+    arguments = ["--note", "x", "home", "--lights", "away"]
+    given, words = flag_set.split(arguments)
+    assert given == {"note": "x", "lights": True}
+    assert words == ["home", "away"]
+    assert "Usage: tf-gnc fly PLACE [--flags]\n" in flag_set.help()
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("act", "code", "words"),
+    [
+        (lambda call: lambda: None, 0, ""),
+        (lambda call: lambda: 3, 3, ""),
+        (lambda call: _raise(ValueError("no wings.")), 2, "error: no wings."),
+        (lambda call: lambda: _raise(OSError("fell")), 1, "error: fell."),
+        (lambda call: lambda: _raise(Stopped("stopped", 75)), 75, "stopped."),
+        (lambda call: lambda: _raise(KeyboardInterrupt()), 130, "interrupted."),
+        (lambda call: _raise(KeyboardInterrupt()), 130, "interrupted."),
+    ],
+)
+def test_run__each_ending__its_exit_code_and_one_line(act, code, words, capsys):
+    def load():
+        return Command(lambda: FlagSet("tf-gnc fly", "Flies."), act)
+
+    assert command.run("tf-gnc fly", load, []) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert lines == ([f"tf-gnc fly: {words}"] if words else [])
+
+
+def test_run__something_else_is_raised__is_a_fault_of_the_program():
+    def load():
+        return Command(
+            lambda: FlagSet("tf-gnc fly", "Flies."),
+            lambda call: lambda: _raise(TypeError("a bug")),
+        )
+
+    with pytest.raises(TypeError, match="a bug"):
+        command.run("tf-gnc fly", load, [])
+
+
+def test_run__files_are_kept__an_error_says_where(capsys):
+    def prepare(call):
+        call.kept = "See runs/a."
+        return lambda: _raise(OSError("fell"))
+
+    def load():
+        return Command(lambda: FlagSet("tf-gnc fly", "Flies."), prepare)
+
+    assert command.run("tf-gnc fly", load, []) == 1
+    assert capsys.readouterr().err == "tf-gnc fly: error: fell. See runs/a.\n"

@@ -1,5 +1,7 @@
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -52,3 +54,39 @@ def test_quiet_start__verbose__holds_nothing_back(capfd):
     with quiet_start(["--verbose"]):
         os.write(2, b"chatter\n")
     assert capfd.readouterr().err == "chatter\n"
+
+
+@pytest.mark.parametrize("name", [None, *COMMANDS])
+def test_help__nobody_reads_it__exit_141_and_nothing_said(
+    name, monkeypatch, capsys
+):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as stdout, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        code = main([name, "--help"] if name else ["--help"])
+    assert code == 141
+    assert capsys.readouterr().err == ""
+
+
+def test_installed_command__nobody_reads_the_help__python_does_not_complain():
+    ours, theirs = os.pipe()
+    os.close(ours)
+    result = subprocess.run(
+        [sys.executable, "-m", "tf_gnc.cli.main", "--help"],
+        stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=60,
+    )  # fmt: skip
+    os.close(theirs)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_unknown_flag__any_command__one_line_with_a_hint_and_2(name, capsys):
+    end = ["--", "true"] if name == "launch" else []
+    assert main([name, "--no-such-flag=1", *end]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith(f"tf-gnc {name}: error: ")
+    assert "no-such-flag" in line
+    assert f"`tf-gnc {name} --help` lists the flags." in line

@@ -138,6 +138,24 @@ def test_pool__stopped_twice__kills(tmp_path):
     assert told.problems == {"a": "stopped"}
 
 
+def test_pool__a_second_sigterm__leaves_time_to_save(tmp_path):
+    script = (
+        "import signal, sys, time\n"
+        "def save(*_):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    time.sleep(0.5)\n"
+        "    print('saved')\n"
+        "    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\n" + SLEEP
+    )
+    pool, told = _pool(script, tmp_path, jobs=1)
+    told.stopping = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    told.on_report = lambda: os.kill(os.getpid(), signal.SIGHUP)
+    pool.run(["a"])
+    assert (tmp_path / "logs" / "a.log").read_text() == "saved\n"
+    assert pool.stopped_by == signal.SIGHUP
+
+
 def test_pool__an_error_of_ours__leaves_no_process(tmp_path):
     pool, told = _pool(SLEEP.replace('"here"', "os.getpid()"), tmp_path, jobs=1)
     told.on_report = lambda: 1 / 0

@@ -78,7 +78,7 @@ def _rows(table: str | None, given: Mapping[str, Any]) -> list[str]:
         table_rows = list(TABLES[table])
     else:
         raise UsageError(
-            f"a table must come first, one of {', '.join(TABLES)}, got "
+            f"a table must be named, one of {', '.join(TABLES)}, got "
             f"{table!r}. `{_USAGE} --list` says what they hold."
         )
     if "rows" not in given:
