@@ -86,21 +86,26 @@ _CIFAR_COST = (
 )
 _IMAGENET_COST = "90 epochs of ImageNet: a cluster of GPUs or a TPU pod"
 
+# By data set: the beginning of its recipes' names, its own, and a run's cost.
+_CALLED = {
+    "imagenet2012": ("imagenet", "ImageNet", _IMAGENET_COST),
+    "cifar10": ("cifar10", "CIFAR10", _CIFAR_COST),
+    "cifar100": ("cifar100", "CIFAR100", _CIFAR_COST),
+}
+
 
 def table_2() -> Iterator[Recipe]:
     """Yields the rows of Tables 3 to 5, whose results are Table 2."""
-    short = {"imagenet2012": "imagenet", "cifar10": "cifar10"}
     for (dataset, batch_size), found in _TABLE_2.items():
-        imagenet = dataset == "imagenet2012"
+        short, name, cost = _CALLED[dataset]
         yield Recipe(
-            name=f"{short.get(dataset, dataset)}-{batch_size}",
+            name=f"{short}-{batch_size}",
             table="table2",
-            summary="the paper's main result, large batches of "
-            + ("ImageNet" if imagenet else dataset.upper()),
+            summary=f"the paper's main result, large batches of {name}",
             dataset=dataset,
             settings={"batch_size": batch_size},
             source=f"{_PAPER}, Tables 2 to 6, appendix A",
-            cost=_IMAGENET_COST if imagenet else _CIFAR_COST,
+            cost=cost,
             published=dict(zip(PAPER_METHODS, found, strict=True)),
         )
 
