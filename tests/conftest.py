@@ -48,6 +48,9 @@ def pytest_configure(config):
         return  # it only hands out tests: spared the start of TensorFlow
     import tensorflow as tf
 
+    if hasattr(config, "workerinput"):
+        # The workers have the cores among them already.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.set_logical_device_configuration(
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration() for _ in range(4)],

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tf_gnc
-from tests import problems, processes
+from tests import problems
 from tf_gnc import analysis
 
 M, ROWS = 4, 16
@@ -62,10 +62,9 @@ def expected():
     return _alone()
 
 
-@pytest.fixture(scope="module")
-def in_two_processes():
-    # Not with all other scenarios, which have a limit of time together.
-    return processes.run([measures], num_processes=2)[measures]
+@pytest.fixture
+def in_two_processes(two_that_measure):
+    return two_that_measure[measures]
 
 
 def _assert_near(found, expected, where=""):

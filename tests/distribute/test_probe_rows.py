@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tf_gnc
-from tests import problems, processes
+from tests import problems
 from tests.distribute import test_several_processes as several
 from tf_gnc.step.control import control_of
 
@@ -78,9 +78,9 @@ def reductions(strategy, folder):
 SCENARIOS = [cheap, two_steps_a_call, full, unprobed, reductions]
 
 
-@pytest.fixture(scope="module")
-def in_two():
-    return processes.run(SCENARIOS, num_processes=2)
+@pytest.fixture
+def in_two(two_that_measure):
+    return two_that_measure
 
 
 @pytest.fixture(scope="module")

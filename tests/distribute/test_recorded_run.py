@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import processes
 from tf_gnc.experiments import Placement, make_config, run
 from tf_gnc.experiments.run.recording import Recording
 
@@ -41,9 +40,9 @@ def recorded(strategy, folder):
     return [json.loads(line) for line in lines], names
 
 
-@pytest.fixture(scope="module")
-def in_two():
-    return processes.run([recorded], num_processes=2)[recorded]
+@pytest.fixture
+def in_two(two_that_measure):
+    return two_that_measure[recorded]
 
 
 def test_recording__two_processes__one_file_of_whole_rows(in_two):
