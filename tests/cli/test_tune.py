@@ -70,7 +70,7 @@ def test_tune__help__has_its_own_flags_and_those_of_train(capsys):
     assert {"dataset", "learning_rate", "alpha", "method"} < set(names)
     assert not {"seed", "run_dir", "resume", "strategy"} & set(names)
     assert "choosing on the test set" in " ".join(out.split())
-    assert "In a search: a quarter" in " ".join(out.split())
+    assert "Default: 30 (digits), 40 (cifar10" in " ".join(out.split())
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
@@ -88,9 +88,10 @@ def test_tune__help__has_its_own_flags_and_those_of_train(capsys):
             ["--learning_rates=0.1,1", "--learning_rate=1"],
             ["--learning_rate is what is searched", "--learning_rates"],
         ),
-        (["--method=dpsgd"], ["'dpsgd'", "no noise to tune"]),
-        (["--method=rnc", "--alpha=1"], ["--alpha does nothing"]),
-        (["--method=rnc", "--coefficient=alpha"], ["`coefficient`"]),
+        (["--method=dpsgd"], ["'dpsgd'", "no setting to tune"]),
+        (["--method=rnc", "--rnc.alpha=1"], ["--alpha is what is searched"]),
+        (["--method=rnc", "--gnc.alpha=1"], ["--gnc.alpha) does nothing"]),
+        (["--method=rnc", "--coefficient=scaling"], ["`coefficient`"]),
         (["--holdout=0.9"], ["`holdout`", "at most 0.5"]),
         (["--seeds=0"], ["--seeds", "got '0'"]),
         (["--jobs=0"], ["--jobs=0", "positive"]),
@@ -127,7 +128,8 @@ def test_tune__in_a_cluster__is_refused(fake, monkeypatch, capsys):
     [
         ([], 30, "alpha", "gnc"),
         (["--epochs=7"], 7, "alpha", "gnc"),
-        (["--method=rnc"], 30, "alpha_rnc", "rnc"),
+        (["--method=rnc"], 30, "alpha", "rnc"),
+        (["--method=rnc", "--coefficient=alpha_rnc"], 30, "alpha", "rnc"),
         (["--method=gnc_to_rnc"], 30, "alpha", "gnc_to_rnc"),
         (
             ["--method=gnc_to_rnc", "--coefficient=alpha_rnc"],

@@ -1,4 +1,5 @@
 import json
+import pathlib
 
 import pytest
 
@@ -205,3 +206,18 @@ def test_make_config__workers_and_batch__both_are_kept():
 def test_make_config__batch_that_no_workers_fit__error_says_so():
     with pytest.raises(ValueError, match=r"multiple of 32.*batch_size=100"):
         make_config("cifar10", batch_size=100)
+
+
+# Written by the version before methods had settings of their own: flat, and
+# with those of all methods.
+@pytest.mark.parametrize("method", ["dpsgd", "rnc", "gnc", "gnc_to_rnc"])
+def test_from_dict__written_by_the_version_before__is_the_same_run(method):
+    folder = pathlib.Path(__file__).parent / "old_configs"
+    old = json.loads((folder / f"{method}.json").read_text())
+    config = make_config("cifar100", method, batch_size=4096)
+    assert RunConfig.from_dict(old) == config
+    assert list(config.differences(old)) == []
+    if method == "rnc":
+        assert config.settings["alpha"] == old["alpha_rnc"] != old["alpha"]
+        changed = config.differences({**old, "alpha_rnc": 0.5})
+        assert list(changed) == [("alpha", 0.001, 0.5)]

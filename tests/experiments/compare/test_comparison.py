@@ -13,21 +13,29 @@ def test_make_plan__all_methods__runs_of_a_seed_differ_in_the_method_alone():
     assert [(run.method, run.seed) for run in plan.runs] == [
         (method, seed) for seed in (3, 5) for method in METHODS
     ]
-    own = {name for m in METHODS.values() for name in m.settings}
-    own.add("method")
     for seed in (3, 5):
         shared = [
             {
                 k: v
                 for k, v in run.to_dict().items()
-                if k not in own | {"method"}
+                if k not in run.settings and k != "method"
             }
             for run in plan.runs
             if run.seed == seed
         ]
         assert all(settings == shared[0] for settings in shared)
-    alphas = {run.method: run.alpha for run in plan.runs}
-    assert alphas["gnc"] == alphas["gnc_to_rnc"] == 0.3
+    alphas = {run.method: run.settings.get("alpha") for run in plan.runs}
+    assert alphas == {"dpsgd": None, "rnc": 0.3, "gnc": 0.3, "gnc_to_rnc": 0.3}
+
+
+def test_make_plan__names_of_one_method__win_over_the_bare_one():
+    chosen = {"alpha": 0.3, "alpha_rnc": 0.02, "gnc.alpha": 0.5}
+    plan = make_plan(list(METHODS), [0], **chosen)
+    settings = {run.method: run.settings for run in plan.runs}
+    assert settings["rnc"]["alpha"] == 0.02  # As its older name says.
+    assert settings["gnc"]["alpha"] == 0.5
+    assert settings["gnc_to_rnc"]["alpha"] == 0.3
+    assert settings["gnc_to_rnc"]["alpha_rnc"] == 0.02
 
 
 @pytest.mark.parametrize(
@@ -37,7 +45,7 @@ def test_make_plan__all_methods__runs_of_a_seed_differ_in_the_method_alone():
         (["gnc", "gnc"], [0], {}, r"different .* got methods=\['gnc', 'gnc'\]"),
         (["gnc"], [1, 1], {}, r"different .* got seeds=\[1, 1\]"),
         ([], [1], {}, r"at least one, got methods=\[\]"),
-        (["dpsgd", "rnc"], [0], {"alpha": 1.0}, "`alpha` does nothing"),
+        (["dpsgd"], [0], {"alpha": 1.0}, "`alpha` does nothing"),
         (["gnc"], [-1], {}, "`seed` .* got seed=-1"),
         (["gnc"], [0], {"baseline": "rnc"}, "`baseline` .* got baseline='rnc'"),
     ],

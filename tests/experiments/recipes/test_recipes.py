@@ -9,7 +9,8 @@ import pytest
 
 from tests import imagenet_files
 from tf_gnc import data, schedules
-from tf_gnc.experiments.recipes import RECIPES, TABLES
+from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.recipes import RECIPES, TABLES, paper
 from tf_gnc.experiments.run.building import (
     build_datasets,
     build_model,
@@ -227,3 +228,8 @@ def test_plan__other_settings__says_that_it_is_another_experiment():
 def test_plan__illegal_value__is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         RECIPES["cifar10-8192"].plan(**arguments)
+
+
+def test_recipes__a_fifth_method__are_still_the_papers_four(monkeypatch):
+    monkeypatch.setitem(METHODS, "fifth", METHODS["gnc"])
+    assert [len(r.published) for r in paper.table_2()] == [4] * 6

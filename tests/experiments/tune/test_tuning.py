@@ -314,7 +314,7 @@ def test_report__by_hand__means_deviations_and_the_choice():
 @pytest.mark.parametrize(
     ("method", "name", "settings", "wanted"),
     [
-        ("rnc", "alpha_rnc", {}, "tf_gnc.RandomNoise(alpha=0.5)"),
+        ("rnc", "alpha", {}, "tf_gnc.RandomNoise(alpha=0.5)"),
         ("gnc_to_rnc", "alpha", {}, "tf_gnc.GradientNoise(alpha=0.5)"),
         ("gnc_to_rnc", "alpha_rnc", {}, "tf_gnc.RandomNoise(alpha=0.5)"),
         (

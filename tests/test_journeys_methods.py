@@ -1,0 +1,182 @@
+"""Journeys: a method, and a setting of a run, added while Python runs.
+
+Each is added as a contributor would, by a rule and a line or by a field, and
+is then found everywhere without another change.
+"""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from tf_gnc.cli import compare, config_flags, doctor, train, tune_flags
+from tf_gnc.cli.main import main
+from tf_gnc.experiments import METHODS, RunConfig, make_config
+from tf_gnc.experiments import defaults as defaults_module
+from tf_gnc.experiments.compare.plan import make_plan
+from tf_gnc.experiments.settings import setting
+from tf_gnc.noise import NoiseRule
+
+
+class Sideways(NoiseRule):
+    """Sideways noise: a rule of this test.
+
+    Args:
+        rho: How far to the side.
+        kind: Which side.
+        mirrored: Whether both.
+    """
+
+    def __init__(
+        self,
+        rho: float,
+        kind: Literal["left", "right"] = "left",
+        mirrored: bool = False,
+    ):
+        super().__init__(rho)
+        if rho > 9:
+            raise ValueError(f"`rho` must be at most 9, got rho={rho}.")
+        self.kind, self.mirrored = kind, mirrored
+
+    def noise(self, step, worker, gradient_noise, layout):
+        return layout.kernel_mask() * 0.01 * (1.0 - 2.0 * float(self.mirrored))
+
+    def get_config(self):
+        return {
+            "rho": self.alpha, "kind": self.kind, "mirrored": self.mirrored,
+        }  # fmt: skip
+
+
+@pytest.fixture
+def sideways(monkeypatch):
+    monkeypatch.setitem(METHODS, "sideways", Sideways)
+
+
+@pytest.mark.parametrize("command", [train, compare, tune_flags, doctor])
+def test_method__one_line_in_the_registry__has_flags_and_help(
+    command, sideways
+):
+    page = command.build_flags().help()
+    assert "--rho=<float>\n      sideways: How far to the side." in page
+    assert "--kind=<left|right>\n      sideways: Which side." in page
+    assert "--[no]mirrored\n      sideways: Whether both. Default: off." in page
+    if command is not compare:
+        assert "Sideways noise: a rule of this test" in " ".join(page.split())
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--rho=2", "--mirrored"],
+        ["--sideways.rho=2", "--sideways.mirrored"],
+        ["--rho=5", "--sideways.rho=2", "--mirrored"],
+    ],
+)
+def test_method__its_flags_in_train__make_its_rule(flags, sideways):
+    given = train.build_flags().parse(["--method=sideways", *flags])
+    assert train.config_of(given).noise().first == Sideways(2.0, mirrored=True)
+
+
+def test_method__switch_of_one_method__is_negated(sideways):
+    given = train.build_flags().parse(
+        ["--method=sideways", "--rho=1", "--mirrored", "--nosideways.mirrored"]
+    )
+    assert not train.config_of(given).settings["mirrored"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, r"`rho` \(--rho\) must be given with method='sideways'"),
+        ({"rho": 10.0}, "`rho` must be at most 9"),
+        ({"rho": 1.0, "alpha": 1.0}, r"`alpha` .*does nothing with sideways"),
+    ],
+)
+def test_method__illegal_setting__is_refused_as_the_rule_says(
+    values, message, sideways
+):
+    with pytest.raises(ValueError, match=message):
+        make_config(method="sideways", **values)
+
+
+def test_method__dry_run__shows_its_settings_and_makes_nothing(
+    sideways, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--method=sideways", "--rho=2", "--dry_run"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["rho", "2.0", "flag"] in lines
+    assert ["kind", "left", "default"] in lines
+    assert ["learning_rate", "0.4", "data", "set"] in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_method__in_a_comparison__gets_its_settings_alone(sideways):
+    plan = make_plan(["gnc", "sideways"], [0], rho=2.0, alpha=0.3, kind="right")
+    gnc, ours = (run.settings for run in plan.runs)
+    assert (gnc["alpha"], ours["rho"], ours["kind"]) == (0.3, 2.0, "right")
+    assert "rho" not in gnc and "alpha" not in ours
+
+
+def test_method__in_a_search__has_a_coefficient(sideways):
+    search = tune_flags.search_of(
+        tune_flags.build_flags().parse(["--method=sideways"])
+    )
+    assert search.names == ("rho",)
+    assert len(search.runs((0.5,))) == 1
+
+
+def test_method__through_json__is_the_same(sideways):
+    config = make_config(method="sideways", rho=2.0)
+    assert RunConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("wrong", ["**more", "rho", "rho: bytes"])
+def test_method__argument_that_is_no_setting__error_says_so(wrong, monkeypatch):
+    space = {}
+    exec(f"def make({wrong}):\n    pass", space)
+    monkeypatch.setitem(METHODS, "odd", space["make"])
+    with pytest.raises(ValueError, match="must (have a name and|be a float)"):
+        train.build_flags()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Longer(RunConfig):
+    """A run with a setting more: one statement."""
+
+    tail: int | None = setting(
+        "Epochs at the end.", None, minimum=1, group="This run",
+        only_with={"schedule": ("constant",)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def longer(monkeypatch):
+    for module in (config_flags, defaults_module, train):
+        monkeypatch.setattr(module, "RunConfig", Longer)
+
+
+def test_setting__one_field__has_flag_check_and_dry_run(longer, capsys):
+    flag_set = train.build_flags()
+    assert "--tail=<int>\n      Epochs at the end." in flag_set.help()
+    given = flag_set.parse(["--tail=3", "--schedule=constant"])
+    assert train.config_of(given).tail == 3
+    assert main(["train", "--tail=3", "--schedule=constant", "--dry_run"]) == 0
+    assert "tail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tail": 0, "schedule": "constant"}, "`tail` must be.*at least 1"),
+        ({"tail": 3}, "`tail` does something with schedule='constant' only"),
+    ],
+)
+def test_setting__illegal_or_idle__is_refused(values, message, longer):
+    with pytest.raises(ValueError, match=message):
+        make_config(**values)
+
+
+def test_make_config__name_that_is_no_setting__error_says_so():
+    with pytest.raises(ValueError, match="`run_dir` .*is no setting of a run"):
+        make_config(run_dir="somewhere")
