@@ -76,7 +76,7 @@ def test_compare__help__has_its_own_flags_and_those_of_train(capsys):
         (["--seeds=1,x"], ["--seeds", "got '1,x'"]),
         (["--seeds=2,2"], ["different from each other", "[2, 2]"]),
         (["--baseline=sgd"], ["`baseline`", "got baseline='sgd'"]),
-        (["--methods=dpsgd", "--alpha=1"], ["`alpha` does nothing"]),
+        (["--methods=dpsgd", "--alpha=1"], ["`alpha` (--alpha) does nothing"]),
         (["--jobs=0"], ["--jobs=0", "positive"]),
         (["--method=gnc"], ["Unknown", "method", "methods"]),
         (["--batch_size=2048"], ["batch_size=2048 with 1437 examples"]),

@@ -45,7 +45,7 @@ def test_make_plan__names_of_one_method__win_over_the_bare_one():
         (["gnc", "gnc"], [0], {}, r"different .* got methods=\['gnc', 'gnc'\]"),
         (["gnc"], [1, 1], {}, r"different .* got seeds=\[1, 1\]"),
         ([], [1], {}, r"at least one, got methods=\[\]"),
-        (["dpsgd"], [0], {"alpha": 1.0}, "`alpha` does nothing"),
+        (["dpsgd"], [0], {"alpha": 1.0}, "`alpha` .*does nothing"),
         (["gnc"], [-1], {}, "`seed` .* got seed=-1"),
         (["gnc"], [0], {"baseline": "rnc"}, "`baseline` .* got baseline='rnc'"),
     ],
