@@ -45,7 +45,8 @@ def test_set_threads__in_time__is_in_force_and_may_be_repeated():
     script = """
         import tensorflow as tf
         import tf_gnc
-        from tf_gnc import threads, workers
+        from tf_gnc import threads
+        from tf_gnc.step import workers
 
         tf.config.list_physical_devices()  # lists devices, starts nothing
         tf_gnc.set_threads()
