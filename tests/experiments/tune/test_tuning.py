@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -122,7 +123,7 @@ def test_search__what_does_not_go_together__is_refused(changes, words):
 
 
 def test_search__method_without_noise__is_refused():
-    with pytest.raises(ValueError, match="'dpsgd' has no noise to tune"):
+    with pytest.raises(ValueError, match="'dpsgd' has no setting to tune"):
         Search(make_config("digits", "dpsgd"), {"alpha": (0.1, 1.0)})
 
 
@@ -380,6 +381,25 @@ def test_tuning__claimed_twice_or_by_another__is_refused(tmp_path):
         Tuning(_search(), tmp_path / "file")
     with pytest.raises(FileExistsError, match="holds other files"):
         Tuning(_search(), tmp_path)
+
+
+def test_tuning__begun_by_the_version_before__goes_on(tmp_path):
+    search = _search()
+    # Once, all methods' settings were written, whichever the method had.
+    settings = {**search.to_dict(), "alpha_rnc": 0.01, "switch_epoch": None}
+    about = {"settings": settings, "command": "tf-gnc tune"}
+    (tmp_path / "tune.json").write_text(json.dumps(about))
+    with Tuning(search, tmp_path).claimed("c"):
+        pass
+    assert json.loads((tmp_path / "tune.json").read_text()) == about
+    for changes, words in (
+        ({"space": {"alpha": (0.01, 0.1)}}, "alphas=.* where .* has"),
+        ({"base": make_config("digits", epochs=3)}, "epochs=3 where .* has 2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Tuning(
+                dataclasses.replace(search, trials=None, **changes), tmp_path
+            )
 
 
 # The runs

@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc.experiments.compare.plan import Plan
@@ -108,8 +108,8 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
             ["p (paired t)", *map(_p_cell, differences)],
         ]
     rows += [
-        ["train loss", *(_plain(c.loss, 4) for c in columns)],
-        ["seconds", *(_plain(c.seconds, 1) for c in columns)],
+        ["train loss", *(spread_cell(c.loss, 4) for c in columns)],
+        ["seconds", *(spread_cell(c.seconds, 1) for c in columns)],
     ]
     header = ["", *(column.method for column in columns)]
     return Table(title, header, rows, _notes(plan, columns))
@@ -139,6 +139,11 @@ def to_csv(plan: Plan, columns: Sequence[Column]) -> str:
         for field in dataclasses.fields(difference):
             line[f"difference_{field.name}"] = getattr(difference, field.name)
         lines.append(line)
+    return csv_of(lines)
+
+
+def csv_of(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Returns lines that have the same names as CSV, the names first."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
     writer.writeheader()
@@ -158,7 +163,8 @@ def _seed_cell(result: Result) -> str:
     return _why_no_accuracy(result) if value is None else f"{100 * value:.2f}"
 
 
-def _plain(found: Spread, digits: int, scale: float = 1.0) -> str:
+def spread_cell(found: Spread, digits: int, scale: float = 1.0) -> str:
+    """Returns mean and standard deviation, as far as there are any."""
     if found.mean is None:
         return "-"
     mean = f"{scale * found.mean:.{digits}f}"
@@ -168,7 +174,7 @@ def _plain(found: Spread, digits: int, scale: float = 1.0) -> str:
 
 
 def _percents(found: Spread) -> str:
-    return _plain(found, 2, scale=100.0)
+    return spread_cell(found, 2, scale=100.0)
 
 
 def _mean_cell(difference: Difference | None) -> str:

@@ -4,11 +4,11 @@ Takes what was found; knows neither how it was found nor where it is written.
 Draws without pyplot, as figures do.
 """
 
-import csv
 import inspect
 import io
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -16,13 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from tf_gnc.experiments.compare.statistics import Spread
-from tf_gnc.experiments.compare.table import Table
+from tf_gnc.experiments.compare.table import Table, csv_of, spread_cell
 from tf_gnc.experiments.tune.search import Search
 from tf_gnc.experiments.tune.trials import Trial, best_of, edges
 
 _COLORS = ("#c1440e", "#33658a", "#86a35a", "#8a5a83", "#b8860b", "#666666")
 
-_NUMBERS = ("val_accuracy", "val_loss", "loss")
+# What a point has come to; its digits, and what it is multiplied by.
+_SHOWN = {"val_accuracy": (2, 100), "val_loss": (4, 1), "loss": (4, 1)}
+
+_by_point = operator.attrgetter("point")
 
 
 def make_table(trials: Sequence[Trial], search: Search) -> Table:
@@ -44,10 +47,10 @@ def make_table(trials: Sequence[Trial], search: Search) -> Table:
             *(f"{value:.4g}" for value in trial.point),
             _plain(trial.displacement),
             _plain(trial.max_displacement),
-            *(_cell(name, trial) for name in _NUMBERS),
+            *(_cell(name, trial) for name in _SHOWN),
             "<- best" if trial is best else _fate(trial, search.objective),
         ]
-        for trial in _ordered(trials)
+        for trial in sorted(trials, key=_by_point)
     ]
     header = [
         *search.names, "displacement", "largest", "val_accuracy, %",
@@ -64,14 +67,13 @@ def warnings(trials: Sequence[Trial], search: Search) -> list[str]:
         search: What was searched.
     """
     best = best_of(trials, search)
+    said: list[str] = []
     if best is None:
-        return []
-    said = []
+        return said
     for name, (side, low, high) in edges(best, trials, search).items():
-        flag = f"{'learning_rates' if name == 'learning_rate' else 'alphas'}"
-        count = ""
-        if search.kind == "grid":
-            count = f":{max(3, len(search.space[name]))}"
+        flag = "learning_rates" if name == "learning_rate" else "alphas"
+        count = f":{max(3, len(search.space[name]))}"
+        count = count if search.kind == "grid" else ""
         said.append(
             f"The best {name} lies at the {side} edge of what was tried: a "
             f"better one may lie beyond. Try --{flag}={low:.3g}:{high:.3g}"
@@ -127,11 +129,11 @@ def results(trials: Sequence[Trial], search: Search) -> list[dict[str, Any]]:
     """
     best = best_of(trials, search)
     lines = []
-    for trial in _ordered(trials):
+    for trial in sorted(trials, key=_by_point):
         line: dict[str, Any] = dict(zip(search.names, trial.point, strict=True))
         line["displacement"] = trial.displacement
         line["max_displacement"] = trial.max_displacement
-        for name in _NUMBERS:
+        for name in _SHOWN:
             found = trial.number(name)
             line[f"{name}_mean"], line[f"{name}_std"] = found.mean, found.std
         line["seeds"] = len(trial.results)
@@ -143,16 +145,7 @@ def results(trials: Sequence[Trial], search: Search) -> list[dict[str, Any]]:
 
 def to_csv(trials: Sequence[Trial], search: Search) -> str:
     """Returns `results` as CSV."""
-    lines = results(trials, search)
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
-
-
-def _ordered(trials: Iterable[Trial]) -> list[Trial]:
-    return sorted(trials, key=lambda trial: trial.point)
+    return csv_of(results(trials, search))
 
 
 def _constructor(rule: Any) -> str:
@@ -175,11 +168,7 @@ def _cell(name: str, trial: Trial) -> str:
     found = trial.number(name)
     if trial.num_diverged or found.mean is None:
         return "-"
-    scale, digits = (100, 2) if name == "val_accuracy" else (1, 4)
-    text = f"{scale * found.mean:.{digits}f}"
-    if found.std is not None:
-        text += f" ± {scale * found.std:.{digits}f}"
-    return text
+    return spread_cell(found, *_SHOWN[name])
 
 
 def _fate(trial: Trial, objective: str) -> str:
@@ -240,7 +229,7 @@ def draw(trials: Sequence[Trial], search: Search) -> bytes:
     if len({trial.point[0] for trial in trials}) == 1:
         axis = len(search.names) - 1
     groups: dict[tuple, list[Trial]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.point):
+    for trial in sorted(trials, key=_by_point):
         rest = trial.point[:axis] + trial.point[axis + 1 :]
         groups.setdefault(rest, []).append(trial)
     for place, (rest, group) in enumerate(groups.items()):
@@ -254,7 +243,11 @@ def draw(trials: Sequence[Trial], search: Search) -> bytes:
         above.axvline(
             best.point[axis], color="#666666", lw=0.9, ls=":", label="best"
         )
-    _mark_diverged(above, trials, axis)
+    if at := [t.point[axis] for t in trials if t.num_diverged]:
+        above.plot(
+            at, [0.02] * len(at), "x", color="#222222",
+            transform=above.get_xaxis_transform(), label="diverged",
+        )  # fmt: skip
     above.set_ylabel(f"{search.objective}, after the last epoch")
     if search.objective == "val_accuracy":
         above.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -279,19 +272,19 @@ def _draw_group(
     **style: Any,
 ) -> None:
     above, below = panels
-    places = [trial.point[axis] for trial in group]
+    at = [trial.point[axis] for trial in group]
     spreads = [
         Spread(0, None, None) if t.num_diverged else t.number(search.objective)
         for t in group
     ]
     above.errorbar(
-        places,
+        at,
         [math.nan if s.mean is None else s.mean for s in spreads],
         yerr=[s.std or 0.0 for s in spreads],
         marker="o", markersize=4, lw=1.3, capsize=2, **style,
     )  # fmt: skip
     below.plot(
-        places,
+        at,
         # What diverged is off any scale.
         [
             math.nan if t.num_diverged else t.displacement or math.nan
@@ -299,15 +292,6 @@ def _draw_group(
         ],
         "o-", markersize=4, lw=1.3, color=style["color"],
     )  # fmt: skip
-
-
-def _mark_diverged(axes: Axes, trials: Iterable[Trial], axis: int) -> None:
-    places = [trial.point[axis] for trial in trials if trial.num_diverged]
-    if places:
-        axes.plot(
-            places, [0.02] * len(places), "x", color="#222222",
-            transform=axes.get_xaxis_transform(), label="diverged",
-        )  # fmt: skip
 
 
 def _label(rest: tuple, search: Search, axis: int) -> str:

@@ -113,23 +113,29 @@ class Search:
             for seed in self.seeds
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns what the results depend on, as JSON can hold it."""
-        content = {
+    def terms(self) -> dict[str, Any]:
+        """Returns what is searched and how, all but the runs' settings."""
+        ranges = {_flag(name)[2:]: list(v) for name, v in self.space.items()}
+        return {
             "search": self.kind,
-            **{_flag(name)[2:]: list(v) for name, v in self.space.items()},
+            "alphas": None,
+            "learning_rates": None,
+            **ranges,
             "coefficient": self.names[0],
             "seeds": list(self.seeds),
             "trials": self.trials,
             "objective": self.objective,
             "holdout": self.holdout,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what the results depend on, as JSON can hold it."""
+        terms = {n: v for n, v in self.terms().items() if v is not None}
         fields = settings_of(RunConfig)
-        for name, value in self.base.to_dict().items():
-            indifferent = name in fields and fields[name].indifferent
-            if not indifferent and name not in ("seed", *self.names):
-                content[name] = value
-        return content
+        left_out = {n for n, field in fields.items() if field.indifferent}
+        left_out |= {"seed", *self.names}
+        run = self.base.to_dict()
+        return terms | {n: v for n, v in run.items() if n not in left_out}
 
     def check(self) -> None:
         """Loads the data, and prepares it if need be; finds what won't do.

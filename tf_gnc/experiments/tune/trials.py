@@ -9,7 +9,7 @@ import itertools
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_gnc.experiments.compare.statistics import Spread, spread
@@ -174,8 +174,17 @@ class Tuning(ManyRuns):
         self.write_about({"command": command})
 
     def _refuse_other(self, about: Any) -> None:
-        ours, theirs = self.search.to_dict(), about["settings"]
-        self._refuse_differences(
-            (name, ours.get(name), theirs.get(name))
-            for name in {**ours, **theirs}
-        )
+        self._refuse_differences(self._pairs(about["settings"]))
+
+    def _pairs(
+        self, theirs: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Any, Any]]:
+        """Yields what this search has and what one begun before has."""
+        search, terms = self.search, self.search.terms()
+        for name, value in terms.items():
+            yield name, value, theirs.get(name)
+        # What is searched, or changes no result, isn't written down.
+        written, run = search.to_dict(), search.base.to_dict()
+        unwritten = {n: v for n, v in run.items() if n not in written}
+        settings = {n: v for n, v in theirs.items() if n not in terms}
+        yield from search.base.differences({**settings, **unwritten})
