@@ -16,7 +16,6 @@ Exits with 1 if anything differs, with 2 if it can't be found out.
 
 import argparse
 import concurrent.futures
-import contextlib
 import hashlib
 import importlib.metadata
 import io
@@ -35,12 +34,12 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve()
+_CHILD = _HERE.with_name("golden_child.py")
 _CACHE = Path.home() / ".cache" / "tf_gnc_golden"
-_TREE = "TF_GNC_GOLDEN_TREE"  # In the environment: where tf_gnc must lie.
 _SMALL = "--workers=8 --batch_size=64 --epochs=4 --max_steps=2 "
 _LARS = f"{_SMALL}--optimizer=lars --learning_rate=2 --alpha=0.1 "
 _LARGE = "--data_dir=DATA --workers=4 --batch_size=16 --epochs=3 --max_steps=2 "
-_OWN = "--data_fn=golden:load --model_fn=golden:build "
+_OWN = "--data_fn=golden_child:load --model_fn=golden_child:build "
 
 COMMANDS = {  # name: flags of `tf-gnc train`
     "dpsgd": f"{_SMALL}--method=dpsgd",
@@ -72,10 +71,9 @@ _TIMES = ("seconds", "per_second", "throughput", "time")
 Result = dict[str, Any]  # {"rows": [...], "weights": hash} or {"failed": text}
 
 
-def run(name: str, tree: Path, scratch: Path) -> Result:
+def run(name: str, tree: Path, scratch: Path, cache: Path | None) -> Result:
     """Carries out one command on a tree and returns what came out."""
-    began = time.monotonic()
-    run_dir = scratch / name
+    began, run_dir = time.monotonic(), scratch / name
     flags = COMMANDS[name].replace("DATA", str(scratch / "data")).split()
     if name not in _KILL_AFTER:
         flags.append("--backup=never")
@@ -90,133 +88,31 @@ def run(name: str, tree: Path, scratch: Path) -> Result:
         code, output = _start_child([*how, *arguments], tree, scratch)
         if code != wanted:
             return {"failed": f"exit code {code}\n{output[-3000:]}"}
+    result = {"rows": _rows(run_dir), "weights": _weights(run_dir)}
+    if cache:
+        draft = cache / f"{name}.{os.getpid()}"
+        draft.write_text(json.dumps(result))
+        draft.replace(cache / f"{name}.json")
     print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-    return {"rows": _rows(run_dir), "weights": _weights(run_dir)}
+    return result
 
 
 def _start_child(words: list, tree: Path, scratch: Path) -> tuple[int, str]:
-    """Calls `child` with a tree's tf_gnc; returns exit code and output."""
+    """Starts a child with a tree's tf_gnc; returns exit code and output."""
     alone = ("TF_CONFIG", "SLURM_", "TF_GNC_", "PYTHON")
     env = {k: v for k, v in os.environ.items() if not k.startswith(alone)}
     env["PYTHONPATH"] = f"{tree}{os.pathsep}{_HERE.parent}"
     # Compiled once for all commands, wherever the packages may lie.
     env["PYTHONPYCACHEPREFIX"] = str(scratch / "compiled")
-    env[_TREE] = str(tree)
+    env["TF_GNC_GOLDEN_TREE"] = str(tree)
     done = subprocess.run(
-        [sys.executable, str(_HERE), "child", *map(str, words)],
+        [sys.executable, str(_CHILD), *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         cwd=scratch,
         env=env,
     )
     return done.returncode, done.stdout.decode(errors="replace")
-
-
-def child(replicas: str, kill_after: str, *words: str) -> int:
-    """Calls `tf-gnc` in a process of its own."""
-    if words[0] == "prepare":
-        return prepare(words[1])
-    sys.argv = ["tf-gnc", *words]  # tf_gnc looks at its name.
-    check_tree()
-    from tf_gnc.cli.main import main
-
-    with contextlib.ExitStack() as stack:
-        if int(replicas) > 1:
-            stack.enter_context(_mirrored(int(replicas)))
-        if int(kill_after):
-            _kill_after(int(kill_after))
-        return main(words)
-
-
-def check_tree() -> None:
-    """Raises unless tf_gnc is the one to be tried."""
-    import tf_gnc
-
-    if not Path(tf_gnc.__file__).is_relative_to(os.environ[_TREE]):
-        raise RuntimeError(f"{tf_gnc.__file__} isn't in {os.environ[_TREE]}.")
-
-
-def _mirrored(count: int) -> contextlib.AbstractContextManager:
-    """Returns the scope of a strategy, which `--strategy=none` takes."""
-    import tensorflow as tf
-
-    import tf_gnc
-
-    tf_gnc.set_threads()
-    tf.config.set_logical_device_configuration(
-        tf.config.list_physical_devices("CPU")[0],
-        [tf.config.LogicalDeviceConfiguration()] * count,
-    )
-    devices = [f"CPU:{number}" for number in range(count)]
-    return tf_gnc.distribute.make_strategy("mirrored", devices=devices).scope()
-
-
-def _kill_after(steps: int) -> None:
-    import keras
-
-    ended, counted = keras.callbacks.CallbackList.on_train_batch_end, []
-
-    def end(self: Any, *args: Any, **kwargs: Any) -> None:
-        ended(self, *args, **kwargs)
-        counted.append(args)
-        if len(counted) == steps:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    keras.callbacks.CallbackList.on_train_batch_end = end
-
-
-def prepare(data: str) -> int:
-    """Writes tiny data sets with the names and forms of the real ones."""
-    import numpy as np
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    for name, version, test, encoding in (
-        ("cifar10", "3.0.2", "test", "png"),
-        ("imagenet2012", "5.1.0", "validation", "jpeg"),
-    ):
-        rng, splits = np.random.default_rng(3), {}
-        for split in ("train", test):
-            images = rng.integers(0, 256, (48, 4, 4, 3), "uint8")
-            images = images.repeat(8, axis=1).repeat(8, axis=2)
-            columns = {"image": images, "label": rng.integers(0, 10, 48)}
-            splits[split] = tf.data.Dataset.from_tensor_slices(columns)
-        image = tfds.features.Image(shape=(32, 32, 3), encoding_format=encoding)
-        label = tfds.features.ClassLabel(num_classes=10)
-        tfds.dataset_builders.TfDataBuilder(
-            name=name,
-            version=version,
-            features=tfds.features.FeaturesDict(
-                {"image": image, "label": label}
-            ),
-            split_datasets=splits,
-            data_dir=data,
-        ).download_and_prepare()
-    return 0
-
-
-def load() -> tuple:
-    """Returns pictures, for `--data_fn`."""
-    import numpy as np
-
-    check_tree()
-    rng = np.random.default_rng(7)
-    y = rng.integers(0, 5, 192)
-    x = rng.normal(y[:, None, None, None] / 5, size=(192, 8, 8, 3))
-    x = x.astype("float32")
-    return (x[:128], y[:128]), (x[128:], y[128:])
-
-
-def build() -> Any:
-    """Returns a network and an optimizer, for `--model_fn`."""
-    from keras import Sequential, layers, losses, optimizers
-
-    convolution = layers.Conv2D(8, 3, activation="relu")
-    parts = [layers.Input((8, 8, 3)), convolution, layers.BatchNormalization()]
-    parts += [layers.Flatten(), layers.Dropout(0.2), layers.Dense(5)]
-    model, loss = Sequential(parts), losses.SparseCategoricalCrossentropy(True)
-    model.compile(optimizers.Adam(0.01), loss)
-    return model
 
 
 def _rows(run_dir: Path) -> list[tuple[str, Any]]:
@@ -275,17 +171,19 @@ def facts() -> dict[str, Any]:
     }
 
 
-def run_all(names: list[str], tree: Path, jobs: int) -> dict[str, Result]:
-    """Carries commands out, some at a time."""
+def run_all(
+    names: list[str], tree: Path, jobs: int, cache: Path | None = None
+) -> dict[str, Result]:
+    """Carries commands out, some at a time; keeps results in a folder."""
     with tempfile.TemporaryDirectory(prefix="tf-gnc-golden-") as folder:
-        scratch = Path(folder)
+        scratch = Path(folder).resolve()
         if any("DATA" in COMMANDS[name] for name in names):
-            words = [1, 0, "prepare", scratch / "data"]
+            words = ["prepare", scratch / "data"]
             code, output = _start_child(words, tree, scratch)
             if code:
                 _fail(f"the data can't be prepared: {output[-3000:]}")
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            results = pool.map(lambda name: run(name, tree, scratch), names)
+            results = pool.map(lambda n: run(n, tree, scratch, cache), names)
             return dict(zip(names, results, strict=True))
 
 
@@ -293,27 +191,23 @@ def run_base(
     names: list[str], tree: Path, commit: str, jobs: int
 ) -> dict[str, Result]:
     """Returns a commit's results, from the cache as far as it has them."""
-    about = json.dumps(facts()).encode() + _HERE.read_bytes()
-    key = f"{commit}-{hashlib.sha256(about).hexdigest()[:12]}"
-    kept = {name: _CACHE / key / f"{name}.json" for name in names}
-    missing = [name for name in names if not kept[name].exists()]
-    results = {}
+    about = json.dumps(facts()).encode()
+    about += _HERE.read_bytes() + _CHILD.read_bytes()
+    cache = _CACHE / f"{commit}-{hashlib.sha256(about).hexdigest()[:12]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [n for n in names if not (cache / f"{n}.json").exists()]
     if missing:
         with tempfile.TemporaryDirectory(prefix="tf-gnc-golden-") as folder:
             base = Path(folder).resolve() / "base"
             _git(tree, "worktree", "add", "--detach", str(base), commit)
             try:
-                results = run_all(missing, base, jobs)
+                results = run_all(missing, base, jobs, cache)
             finally:
                 _git(tree, "worktree", "remove", "--force", str(base))
-    for name, result in results.items():
-        if "failed" in result:
-            _fail(f"{commit} can't do {name}: {result['failed']}")
-        kept[name].parent.mkdir(parents=True, exist_ok=True)
-        draft = kept[name].with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(result))
-        draft.replace(kept[name])
-    return {name: json.loads(kept[name].read_text()) for name in names}
+        for name, result in results.items():
+            if "failed" in result:
+                _fail(f"{commit} can't do {name}: {result['failed']}")
+    return {n: json.loads((cache / f"{n}.json").read_text()) for n in names}
 
 
 def _git(tree: Path, *words: str) -> str:
@@ -352,9 +246,11 @@ def check(names: list[str], given: argparse.Namespace) -> int:
     if given.base:
         commit = f"{given.base}^{{commit}}"
         commit = _git(given.tree, "rev-parse", "--verify", commit)
-        base, what = None, f"base {commit[:7]}"
         base = run_base(names, given.tree, commit, given.jobs)
+        what = f"base {commit[:7]}"
     else:
+        if not Path(given.file).exists():
+            _fail(f"there is no {given.file} yet; `record` makes it")
         kept = json.loads(Path(given.file).read_text())
         base, exact = kept["results"], kept["facts"] == facts()
         if set(names) - set(base):
@@ -382,8 +278,6 @@ def record(names: list[str], given: argparse.Namespace) -> int:
 
 def main() -> int:
     """Reads the flags and does what they ask for."""
-    if sys.argv[1:2] == ["child"]:
-        return child(*sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("act", choices=["check", "record"])
     parser.add_argument("--base", help="a commit to compare with")
@@ -393,6 +287,8 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, default=_HERE.parents[1])
     given = parser.parse_args()
     given.tree = given.tree.resolve()
+    # So that what is temporary is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = given.only.split(",") if given.only else list(COMMANDS)
     if set(names) - set(COMMANDS):
         _fail(f"--only must name some of {', '.join(COMMANDS)}")
