@@ -6,7 +6,31 @@ Train any Keras model with GNC through plain `compile` and `fit`:
     model.compile(..., noise=tf_gnc.GradientNoise(alpha=0.1), num_workers=256)
     model.fit(dataset, epochs=160)
 
-The versions of TensorFlow and Keras are checked before either is imported.
+Where to begin reading: `noise/rule.py` and `noise/gradient.py` are the method,
+`step/__init__.py` tells how a training step runs it. A file imports from lower
+floors and its own folder only.
+
+    floor 7  cli           `tf-gnc`: a file for each subcommand
+    floor 6  experiments   a run from its settings; methods, recipes, comparing,
+                           tuning and figures
+    floor 5  callbacks     switch the noise, back up, measure
+             doctor        is the noise on and right, does it fit
+    floor 4  analysis      the paper's measurements of a model
+    floor 3  step          the training step inside `fit`
+    floor 2  distribute    strategies, processes, who gets which rows
+    floor 1  noise         the rules, a file each
+             optimizers    momentum, LARS
+             schedules     learning rates, exact at every step
+             losses        smoothed cross-entropy
+             models        ResNets by name
+             data          data sets by name, seeded for each example
+             store         backups that a kill can't spoil
+             launch        processes on this machine; no TensorFlow
+    floor 0  _batch, _check, _files, _registration, _versions, threads
+             _keras_compat  the only place for private names of Keras
+
+The versions of TensorFlow and Keras are checked, and neither is imported,
+before a name that needs them is asked for.
 """
 
 import importlib

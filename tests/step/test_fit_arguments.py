@@ -85,24 +85,6 @@ def test_prepare__two_that_take_a_run_up__refused():
         fit_arguments.prepare(_model(), arguments)
 
 
-def test_skip__calls_and_reads__are_counted():
-    logs = {"loss": 1.0}
-    batches = iter(range(5))
-    skip = fit_arguments.Skip(num_calls=2, num_reads=2, logs=logs)
-    calls = 0
-    while skip.has_next():
-        assert skip.pass_over(batches) is logs
-        calls += 1
-    assert calls == 2
-    assert next(batches) == 4
-
-
-def test_skip__data_that_begin_at_the_place__are_not_read():
-    batches = iter(range(5))
-    fit_arguments.Skip(num_calls=2, num_reads=0, logs={}).pass_over(batches)
-    assert next(batches) == 0
-
-
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_fit__generator_on_mirrored_replicas__no_batch_is_lost(devices):
     x, y = problems.vectors(32)

@@ -83,7 +83,7 @@ class OneWorker:
             move *= tf.math.divide_no_nan(wanted, tf.norm(move))
         weights = plan.layout.unpack(self._weights + move)  # x_i
         pairs = list(zip(plan.variables, weights, strict=True))
-        scope = self._state.scope(pairs, index, {"metrics": self._metrics})
+        scope = self._state.scope(pairs, index, self._metrics)
         loss, gradient, vector = self._differentiate(scope, weights, rows)
         numbers = [
             tf.cast(loss, plan.layout.dtype),

@@ -1,4 +1,14 @@
-"""Keras callbacks: noise that changes, backups, and measurements."""
+"""Keras callbacks: noise that changes, backups, and measurements.
+
+switch_noise    another rule from an epoch on, or another coefficient
+backup          when to save a run, and how `fit` goes on after a kill
+backup_write    how all processes write a backup together
+snapshot        what a backup holds of a model
+callback_state  what a backup holds of other callbacks
+probe           when to measure, and where the numbers go
+measures        what can be measured
+probe_rows      the file probe.jsonl
+"""
 
 from tf_gnc.callbacks.backup import BackupAndRestore
 from tf_gnc.callbacks.probe import Probe

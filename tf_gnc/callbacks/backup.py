@@ -10,14 +10,12 @@ import signal
 import sys
 import threading
 import time
-import warnings
-import zlib
 from typing import Any
 
 import keras
 
 from tf_gnc import _check, _keras_compat
-from tf_gnc.callbacks import backup_write, callback_state, snapshot
+from tf_gnc.callbacks import backup_read, backup_write, callback_state, snapshot
 from tf_gnc.callbacks.switch_noise import check_model
 from tf_gnc.distribute import collectives
 from tf_gnc.distribute.strategies import is_chief
@@ -133,15 +131,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._callbacks = callbacks
         strategy = model.distribute_strategy
         generation = self._look()
-        name = "" if generation is None else generation.path.name
-        digests = collectives.gather(strategy, zlib.crc32(name.encode()))
-        if len(set(digests)) > 1:
-            raise ValueError(
-                "All processes must see the same backups, got the newest in "
-                f"'{self._store.directory}' as {name or 'none'!r} in this "
-                "process and another one elsewhere. Use a directory that they "
-                "share."
-            )
+        backup_read.check_common(self._store, generation, strategy)
         if generation is not None:
             snapshot.check_identity(generation, model)
         if is_chief(strategy):
@@ -166,7 +156,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._settled = callback_state.capture(self._callbacks)
         if self._generation is None:
             return
-        self._check_steps()
+        backup_read.check_steps(self._generation, self.params.get("steps"))
         position = self._restore()
         epoch, self._resume = position["epoch"], position["batch"]
         if position["stopped"] and not self._resume:
@@ -244,19 +234,8 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def _look(self) -> Generation | None:
         """Finds the newest sound backup, once for each `fit`."""
         if not self._looked:
-            self._generation, problems = self._store.latest()
+            self._generation = backup_read.newest(self._store)
             self._looked = True
-            for problem in problems:
-                warnings.warn(
-                    f"A backup can't be used: {problem}", stacklevel=4
-                )
-            spoilt = [p for p in problems if ".draft-" not in p]
-            if self._generation is None and spoilt:
-                raise ValueError(
-                    "There are backups, but none that can be used, got: "
-                    f"{' '.join(spoilt)} To begin anew, choose another "
-                    "directory or move them out of the way."
-                )
         return self._generation
 
     def _is_time(self) -> bool:
@@ -273,18 +252,6 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             self._generation, self._callbacks, self._settled
         )
         return self._generation.contents["position"]
-
-    def _check_steps(self) -> None:
-        """Checks that an epoch is as long as it was."""
-        before = self._generation.contents["position"]["steps"]
-        now = self.params.get("steps")
-        if before != now:
-            raise ValueError(
-                "A run must go on with epochs of the same length, got "
-                f"{now} steps an epoch with a backup of {before}, "
-                f"{self._generation.path}. Use the same batch size and data, "
-                "or choose another directory."
-            )
 
     def _data_step(self, epoch: int, batch: int) -> int:
         steps = self.params.get("steps")

@@ -127,20 +127,20 @@ class ModelState:
         self,
         weights: list[tuple[keras.Variable, tf.Tensor]],
         worker: tf.Tensor,
-        carried: CarriedState,
+        metrics: list[tf.Tensor],
     ) -> WorkerScope:
         """Returns the scope in which a worker calls the model.
 
         Args:
             weights: The trainable variables with the worker's own values.
             worker: The worker's index in the whole cluster, 0 to M - 1.
-            carried: What `first` or the worker before it returned.
+            metrics: Their values, as the worker before it left them.
         """
         seeds = [*self._seeds, self._generator.state]
         return WorkerScope(
             weights
             + [(v, self._start[id(v)]) for v in self._states]
-            + list(zip(self._metrics, carried.metrics, strict=True))
+            + list(zip(self._metrics, metrics, strict=True))
             + [(v, self._worker_seed(v, worker)) for v in seeds]
         )
 

@@ -104,7 +104,7 @@ class GNCTrainStep(NoiseSettings):
             displaced = displace(omega)  # x_i
             weights = layout.unpack(displaced)
             pairs = list(zip(plan.variables, weights, strict=True))
-            scope = state.scope(pairs, index, sums.state)
+            scope = state.scope(pairs, index, sums.state.metrics)
             rows = _batch.rows((x, y, sample_weight), worker, plan.per_replica)
             found = self._differentiate(scope, weights, *rows)
             result = WorkerResult(*found, omega, displaced)

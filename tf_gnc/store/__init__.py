@@ -1,4 +1,11 @@
-"""Store: backups on the disk that a killed process cannot damage."""
+"""Backups on disk that a killed process cannot spoil.
+
+store       a directory of backups: the newest sound one, old ones removed
+draft       a backup while several processes write it
+generation  a finished backup, read and checked
+array_file  named arrays in one file
+disk        files that are on the disk when a call returns; checksums
+"""
 
 from tf_gnc.store.disk import DamagedError
 from tf_gnc.store.draft import Draft
