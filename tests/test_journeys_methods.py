@@ -5,6 +5,8 @@ is then found everywhere without another change.
 """
 
 import dataclasses
+import json
+import sys
 from typing import Literal
 
 import pytest
@@ -180,3 +182,49 @@ def test_setting__illegal_or_idle__is_refused(values, message, longer):
 def test_make_config__name_that_is_no_setting__error_says_so():
     with pytest.raises(ValueError, match="`run_dir` .*is no setting of a run"):
         make_config(run_dir="somewhere")
+
+
+_RULE = """
+import tf_gnc
+def make():
+    return tf_gnc.RandomNoise(0.5, seed=3)
+"""
+_TINY = ["--workers=2", "--batch_size=8", "--epochs=2", "--max_steps=1"]
+
+
+@pytest.fixture
+def own_rule(tmp_path, monkeypatch):
+    (tmp_path / "ownrule.py").write_text(_RULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    return "ownrule:make"
+
+
+def test_method__function_of_the_users__trains_and_is_compared(
+    own_rule, digits_dir, tmp_path, capsys
+):
+    flags = [f"--data_dir={digits_dir}", *_TINY]
+    run_dir = tmp_path / "run"
+    assert (
+        main(["train", f"--method={own_rule}", f"--run_dir={run_dir}", *flags])
+        == 0
+    )
+    row = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (row["rule"], row["alpha"]) == ("RandomNoise", 0.5)
+    out_dir = tmp_path / "out"
+    methods = f"--methods=dpsgd,{own_rule}"
+    words = ["compare", methods, "--seeds=1", f"--out_dir={out_dir}", *flags]
+    assert main(words) == 0
+    assert own_rule in (out_dir / "table.txt").read_text()
+    assert own_rule in (out_dir / "report.html").read_text()
+    assert (out_dir / "runs" / "ownrule-make-seed0" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("text", ["return None", "return 0.1"])
+def test_method__function_that_returns_no_rule__error_says_what_it_must(
+    text, own_rule, tmp_path, capsys
+):
+    (tmp_path / "norule.py").write_text(f"def make():\n    {text}\n")
+    assert main(["doctor", "--method=norule:make"]) == 2
+    assert "norule:make must return a noise rule" in capsys.readouterr().err
+    sys.modules.pop("norule")
