@@ -15,27 +15,24 @@ from typing import Any
 UNFINISHED = ".unfinished-"
 
 
-def write(path: Path, writer: Callable[[Path], Any]) -> None:
-    """Has `writer` write a file, whole or not at all; replaces one there is.
+def write(path: Path, content: bytes | str | Callable[[Path], Any]) -> None:
+    """Writes a file, whole or not at all; replaces one there is.
 
     Args:
         path: The file.
-        writer: Writes the file at the path that it is given. The path ends as
-            `path` does, since some writers go by that.
+        content: What it holds, or a function that writes it at the path that
+            it is given, which ends as `path` does: some writers go by that.
     """
     draft = path.with_name(f"{UNFINISHED}{path.name}")
     try:
-        writer(draft)
+        if callable(content):
+            content(draft)
+        else:
+            text = isinstance(content, str)
+            draft.write_bytes(content.encode() if text else content)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
-
-
-def write_content(path: Path, content: bytes | str) -> None:
-    """Writes text or bytes, whole or not at all."""
-    if isinstance(content, str):
-        content = content.encode()
-    write(path, lambda draft: draft.write_bytes(content))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -44,7 +41,7 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         ValueError: If `content` holds a number that isn't finite.
     """
-    write_content(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -66,7 +63,7 @@ def read_json(path: Path) -> Any:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a file with a row in each line, whole or not at all."""
-    write_content(path, lines_of(rows))
+    write(path, lines_of(rows))
 
 
 def lines_of(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -1,12 +1,10 @@
 """A comparison as one HTML page that needs nothing but itself.
 
 It has no script and loads nothing, and follows the reader's choice of dark or
-light. The curves are drawn by matplotlib as SVG, whose colours are then handed
-to the page's style sheet.
+light. The colours of the curves, an SVG, are those of its style sheet.
 """
 
 import html
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,19 +12,14 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from tf_gnc.experiments.compare.plan import Plan
 from tf_gnc.experiments.compare.statistics import Column, machines
 from tf_gnc.experiments.compare.table import Table
+from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.run.task import Result
 from tf_gnc.experiments.settings import settings_of
-
-# Stand in the drawing for what the style sheet decides: text, and one colour
-# for each of the first seeds, which then repeat with other dashes.
-_INK = "#010203"
-_LINES = ("#010210", "#010211", "#010212", "#010213", "#010214")
-_DASHES = ("-", "--", ":", "-.")
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e;
@@ -56,23 +49,10 @@ svg { width: 100%; height: auto; min-width: 34rem; }
 def to_html(
     plan: Plan, columns: Sequence[Column], table: Table, command: str
 ) -> str:
-    """Returns the page.
-
-    Args:
-        plan: What was compared.
-        columns: What each method came to.
-        table: Stands at the top.
-        command: What asked for the comparison.
-    """
+    """Returns the page of a comparison, with its table at the top."""
     results = [result for column in columns for result in column.results]
     versions = [_flat(about) for about in machines(results)]
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>{html.escape(table.title)}</title>",
-        f"<style>{STYLE}</style></head><body>",
-        f"<h1>{html.escape(table.title)}</h1>",
         html_table(table.header, table.rows),
         _html_list(table.notes),
         "<h2>Curves</h2>",
@@ -82,22 +62,33 @@ def to_html(
         html_table(["", *plan.methods], _own(plan)),
         "<h2>Versions and machine</h2>",
         *(html_table(["", "runs"], about, "word") for about in versions),
+    ]
+    return document(table.title, parts, command)
+
+
+def document(title: str, parts: Iterable[str], command: str) -> str:
+    """Returns a page with these parts, and with the command it comes from."""
+    lines = [
+        "<!DOCTYPE html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width">',
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{STYLE}</style></head><body>",
+        f"<h1>{html.escape(title)}</h1>",
+        *parts,
         "<h2>Command</h2>",
         f"<pre>{html.escape(command)}</pre>",
         "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def html_table(
     header: Iterable[str], rows: Iterable[Sequence[Any]], kind: str = "number"
 ) -> str:
-    """Returns a table whose columns' names are `header`.
+    """Returns a table whose rows begin with their names.
 
-    Args:
-        header: One for each cell of a row.
-        rows: The row's name and its other cells.
-        kind: Their class in `STYLE`.
+    All other cells are of a class in `STYLE`.
     """
     heads = "".join(f'<th scope="col">{_escape(h)}</th>' for h in header)
     lines = [
@@ -146,18 +137,7 @@ def _own(plan: Plan) -> list[list[Any]]:
 
 def _draw(plan: Plan, columns: Sequence[Column]) -> str:
     """Returns the curves as SVG, a line of panels for each method."""
-    style = {
-        "svg.fonttype": "none",  # Text stays text.
-        "svg.hashsalt": "tf-gnc",  # The same drawing twice is the same text.
-        "text.color": _INK,
-        "axes.edgecolor": _INK,
-        "axes.labelcolor": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "grid.color": _INK,
-        "font.family": "sans-serif",
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style.STYLE):
         height = 2.6 * len(columns) + 0.4
         figure = Figure(figsize=(10, height), layout="constrained")
         panels = figure.subplots(
@@ -173,26 +153,12 @@ def _draw(plan: Plan, columns: Sequence[Column]) -> str:
             panels[0, 0].set_yscale("log")
         for axes in panels[-1]:
             axes.set_xlabel("Epoch")
-        file = io.StringIO()
-        figure.savefig(
-            file, format="svg", transparent=True, metadata={"Date": None}
-        )
-    drawing = file.getvalue()
-    drawing = drawing[drawing.index("<svg") :].replace(
-        "<svg ", '<svg role="img" aria-label="Curves of all runs" ', 1
-    )
-    drawing = drawing.replace(_INK, "var(--ink)")
-    for number, line in enumerate(_LINES):
-        drawing = drawing.replace(line, f"var(--l{number})")
-    return drawing
+    return style.svg(figure, "Curves of all runs")
 
 
 def _plot(axes: Axes, plan: Plan, results: Sequence[Result], name: str) -> None:
-    for place, (seed, result) in enumerate(
-        zip(plan.seeds, results, strict=True)
-    ):
-        color = _LINES[place % len(_LINES)]
-        dash = _DASHES[place // len(_LINES) % len(_DASHES)]
+    pairs = zip(plan.seeds, results, strict=True)
+    for number, (seed, result) in enumerate(pairs):
         label = f"seed {seed}"
         if result.diverged is not None:
             label += f", diverged in epoch {result.diverged}"
@@ -200,25 +166,12 @@ def _plot(axes: Axes, plan: Plan, results: Sequence[Result], name: str) -> None:
         values = [
             math.nan if row[name] is None else row[name] for row in result.rows
         ]
-        # A single epoch makes no line, only a point.
-        marker = "o" if len(epochs) < 3 else None
-        axes.plot(
-            epochs, values, dash, color=color, lw=1.3, label=label,
-            marker=marker, markersize=4,
-        )  # fmt: skip
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.2, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+        style.plot(axes, (epochs, values), **style.line_style(number, label))
+    style.trim(axes, "", "")
 
 
 def _is_wide(columns: Sequence[Column]) -> bool:
     """Tells whether the losses span more than a decade."""
-    positive = [
-        row["loss"]
-        for column in columns
-        for result in column.results
-        for row in result.rows
-        if row["loss"]
-    ]
+    rows = [row for c in columns for r in c.results for row in r.rows]
+    positive = [row["loss"] for row in rows if row["loss"]]
     return bool(positive) and max(positive) > 10 * min(positive)

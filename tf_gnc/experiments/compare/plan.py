@@ -50,8 +50,7 @@ class Plan:
     """What to compare.
 
     Attributes:
-        runs: One configuration for each method and seed, in the order in which
-            they are started.
+        runs: One for each method and seed, in the order in which they start.
         baseline: The method that the others are compared to.
         title: What the table is headed with; made up from the runs if empty.
         published: By method, what others have found.
@@ -156,11 +155,6 @@ def make_plan(
     return Plan(tuple(runs), baseline)
 
 
-def run_name(run: RunConfig) -> str:
-    """Returns what a run is called in its comparison."""
-    return f"{as_file_name(run.method)}-seed{run.seed}"
-
-
 class Comparison(ManyRuns):
     """The directory of a comparison. Making it only looks; `claimed` takes it.
 
@@ -177,17 +171,16 @@ class Comparison(ManyRuns):
     what, about = "comparison", "compare.json"
 
     def __init__(self, plan: Plan, out_dir: str | os.PathLike) -> None:
-        self.plan = plan
+        self.plan, self.check = plan, plan.check
         super().__init__(out_dir)
 
     @property
     def configs(self) -> dict[str, RunConfig]:
         """The runs by name, in the order in which they are started."""
-        return {run_name(run): run for run in self.plan.runs}
-
-    def check(self) -> None:
-        """Does what `Plan.check` does."""
-        self.plan.check()
+        return {
+            f"{as_file_name(run.method)}-seed{run.seed}": run
+            for run in self.plan.runs
+        }
 
     def results(self) -> dict[tuple[str, int], Result]:
         """Returns what all runs have come to, by method and seed."""
@@ -208,11 +201,7 @@ class Comparison(ManyRuns):
         }
         self.write_json(self.about, about)
 
-    def _refuse_other(self, about: Any) -> None:
-        self._refuse_differences(self._pairs(about))
-
-    def _pairs(self, about: Any) -> Iterator[tuple[str, Any, Any]]:
-        """Yields what this comparison has and what one begun before has."""
+    def _compared(self, about: Any) -> Iterator[tuple[str, Any, Any]]:
         plan, runs = self.plan, about["runs"]
         for name, ours in (("method", plan.methods), ("seed", plan.seeds)):
             yield f"{name}s", ours, list(dict.fromkeys(r[name] for r in runs))

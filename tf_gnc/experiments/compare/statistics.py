@@ -57,10 +57,7 @@ class Difference:
 
 
 def spread(values: Sequence[float | None]) -> Spread:
-    """Returns the spread of the values that are there.
-
-    Args:
-        values: None stands for a value that is missing.
+    """Returns the spread of the values that are there, not None.
 
     Example:
         >>> spread([1.0, 3.0, None])
@@ -139,44 +136,33 @@ class Column:
 def make_columns(
     plan: Plan, results: Mapping[tuple[str, int], Result]
 ) -> list[Column]:
-    """Returns what each method has come to.
-
-    Args:
-        plan: What was compared.
-        results: By method and seed.
-    """
+    """Returns what each method has come to, of results by method and seed."""
 
     def numbers(method: str, name: str) -> list[float | None]:
         return [results[method, seed].number(name) for seed in plan.seeds]
 
-    baseline = numbers(plan.baseline, "val_accuracy")
-    columns = []
-    for method in plan.methods:
-        own = [results[method, seed] for seed in plan.seeds]
-        accuracies = numbers(method, "val_accuracy")
-        difference = None
-        if method != plan.baseline:
-            difference = paired_difference(accuracies, baseline)
-        columns.append(
-            Column(
-                method,
-                own,
-                accuracy=spread(accuracies),
-                best=spread(numbers(method, "best_val_accuracy")),
-                loss=spread(numbers(method, "train_loss")),
-                seconds=spread([result.seconds for result in own]),
-                difference=difference,
-            )
+    def difference(method: str) -> Difference | None:
+        if method == plan.baseline:
+            return None
+        pair = (numbers(m, "val_accuracy") for m in (method, plan.baseline))
+        return paired_difference(*pair)
+
+    return [
+        Column(
+            method,
+            own := [results[method, seed] for seed in plan.seeds],
+            accuracy=spread(numbers(method, "val_accuracy")),
+            best=spread(numbers(method, "best_val_accuracy")),
+            loss=spread(numbers(method, "train_loss")),
+            seconds=spread([result.seconds for result in own]),
+            difference=difference(method),
         )
-    return columns
+        for method in plan.methods
+    ]
 
 
 def machines(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Returns the different versions and machines that runs were made with.
-
-    Args:
-        results: What the runs have come to.
-    """
+    """Returns the different versions and machines that runs were made with."""
     found: list[dict[str, Any]] = []
     for result in results:
         about = {

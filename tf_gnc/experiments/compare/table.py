@@ -42,21 +42,14 @@ class Table:
 
     def to_text(self) -> str:
         """Returns it with its columns lined up."""
-        widths = [
-            max(map(len, column))
-            for column in zip(self.header, *self.rows, strict=True)
-        ]
-        rule = "  ".join("-" * width for width in widths)
+        columns = list(zip(self.header, *self.rows, strict=True))
+        first, *others = [max(map(len, column)) for column in columns]
+        form = "  ".join([f"{{:<{first}}}", *(f"{{:>{n}}}" for n in others)])
+        rule = ["-" * width for width in (first, *others)]
         lines = [
-            "  ".join(
-                cell.rjust(width) if place else cell.ljust(width)
-                for place, (cell, width) in enumerate(
-                    zip(row, widths, strict=True)
-                )
-            ).rstrip()
-            for row in (self.header, *self.rows)
+            form.format(*row).rstrip()
+            for row in (self.header, rule, *self.rows)
         ]
-        lines.insert(1, rule)
         notes = [
             textwrap.fill(note, 78, subsequent_indent="  ")
             for note in self.notes
@@ -75,12 +68,7 @@ class Table:
 
 
 def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
-    """Returns the table of a comparison.
-
-    Args:
-        plan: What was compared.
-        columns: What `make_columns` returned.
-    """
+    """Returns the table of a comparison."""
     run = plan.runs[0]
     title = plan.title and f"{plan.title}: "
     title += (
@@ -88,9 +76,10 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
         f"{run.examples_per_worker} examples, {run.epochs} epochs; "
         "test accuracy in %"
     )
+    by_seed = zip(*(column.results for column in columns), strict=True)
     rows = [
-        [f"seed {seed}", *(_seed_cell(c.results[place]) for c in columns)]
-        for place, seed in enumerate(plan.seeds)
+        [f"seed {seed}", *map(_seed_cell, results)]
+        for seed, results in zip(plan.seeds, by_seed, strict=True)
     ]
     rows += [
         ["mean ± std", *(_percents(c.accuracy) for c in columns)],
@@ -101,12 +90,8 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
         found = [plan.published.get(c.method, "-") for c in columns]
         rows.append(["published", *map(str, found)])
     if len(columns) > 1:
-        differences = [c.difference for c in columns]
-        rows += [
-            ["difference", *map(_mean_cell, differences)],
-            ["95 % CI", *map(_interval_cell, differences)],
-            ["p (paired t)", *map(_p_cell, differences)],
-        ]
+        names = ("difference", "95 % CI", "p (paired t)")
+        rows += zip(names, *map(_difference_cells, columns), strict=True)
     rows += [
         ["train loss", *(spread_cell(c.loss, 4) for c in columns)],
         ["seconds", *(spread_cell(c.seconds, 1) for c in columns)],
@@ -116,12 +101,7 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
 
 
 def to_csv(plan: Plan, columns: Sequence[Column]) -> str:
-    """Returns one line for each method, with all digits; accuracies 0 to 1.
-
-    Args:
-        plan: What was compared.
-        columns: What `make_columns` returned.
-    """
+    """Returns one line for each method, with all digits; accuracies 0 to 1."""
     lines = []
     for column in columns:
         line: dict[str, Any] = {"method": column.method}
@@ -177,24 +157,17 @@ def _percents(found: Spread) -> str:
     return spread_cell(found, 2, scale=100.0)
 
 
-def _mean_cell(difference: Difference | None) -> str:
-    if difference is None:
-        return "baseline"
-    if difference.mean is None:
-        return "-"
-    return f"{100 * difference.mean:+.2f}"
-
-
-def _interval_cell(difference: Difference | None) -> str:
-    if difference is None or difference.low is None:
-        return "-"
-    return f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-
-
-def _p_cell(difference: Difference | None) -> str:
-    if difference is None or difference.p is None:
-        return "-"
-    return "< 0.001" if difference.p < 0.001 else f"{difference.p:.3f}"
+def _difference_cells(column: Column) -> tuple[str, str, str]:
+    """Returns the mean of the differences, its interval, and p."""
+    found = column.difference
+    if found is None:
+        return "baseline", "-", "-"
+    mean = "-" if found.mean is None else f"{100 * found.mean:+.2f}"
+    if found.p is None:
+        return mean, "-", "-"
+    interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
+    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    return mean, interval, p
 
 
 def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:

@@ -1,12 +1,10 @@
 """An analysis as one HTML page that needs nothing but itself, and its files."""
 
 import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
 from tf_gnc import _files
@@ -19,7 +17,7 @@ from tf_gnc.experiments.figures.recorded_runs import (
     RecordedRun,
 )
 from tf_gnc.experiments.figures.registry import DRAWINGS
-from tf_gnc.experiments.figures.style import COLORS, INK, STYLE
+from tf_gnc.experiments.figures.style import png, svg
 from tf_gnc.experiments.settings import settings_of
 
 _SHOWN = ("dataset", "model", "method", "seed", "num_workers", "batch_size",
@@ -78,7 +76,7 @@ class AnalysisFiles:
             text: The page.
             command: What asked for the analysis.
         """
-        contents = {f"{n}.png": _png(f) for n, f in figures.items()}
+        contents = {f"{n}.png": png(f) for n, f in figures.items()}
         contents["index.html"] = text.encode()
         names = list(contents)
         about = {"runs": self._runs, "files": names, "command": command}
@@ -87,7 +85,7 @@ class AnalysisFiles:
         all_names = sorted({*names, *self._former})
         _files.write_json(self.directory / ABOUT, {**about, "files": all_names})
         for name, content in contents.items():
-            _files.write_content(self.directory / name, content)
+            _files.write(self.directory / name, content)
         for name in set(self._former) - set(names):
             (self.directory / name).unlink(missing_ok=True)
         _files.write_json(self.directory / ABOUT, about)
@@ -132,12 +130,6 @@ def to_html(
     title = f"Analysis of {', '.join(run.label for run in runs)}"
     lacking = missing(runs, figures)
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width">',
-        f"<title>{html.escape(title)}</title>",
-        f"<style>{page.STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
         "<p>Figures are numbered as in Haruki et al. (2019), "
         "arXiv:1906.10822.</p>",
     ]
@@ -145,7 +137,7 @@ def to_html(
         drawing = DRAWINGS[name]
         parts += [
             f'<h2 id="{name}">{html.escape(drawing.title)}</h2>',
-            f'<div class="wide">{_svg(figure, drawing.title)}</div>',
+            f'<div class="wide">{svg(figure, drawing.title)}</div>',
             f"<p>{drawing.caption}</p>",
         ]
         if name in lacking:
@@ -167,11 +159,8 @@ def to_html(
     parts += [
         "<h2>Runs</h2>",
         page.html_table(["", *(run.label for run in runs)], rows),
-        "<h2>Command</h2>",
-        f"<pre>{html.escape(command)}</pre>",
-        "</body></html>",
     ]
-    return "\n".join(parts) + "\n"
+    return page.document(title, parts, command)
 
 
 def _how_to_record(name: str, runs: Sequence[RecordedRun]) -> str:
@@ -189,28 +178,3 @@ def _how_to_record(name: str, runs: Sequence[RecordedRun]) -> str:
             f"{html.escape(directories)} --measure={full[0]}</code>"
         )
     return f"<li>{html.escape(drawing.title)}. Record it with {words}.</li>"
-
-
-def _png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(file, format="png")
-    return file.getvalue()
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """Returns a drawing whose colours are those of the style sheet."""
-    file = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(
-            file, format="svg", transparent=True, metadata={"Date": None}
-        )
-    drawing = file.getvalue()
-    label = html.escape(title, quote=True)
-    drawing = drawing[drawing.index("<svg") :].replace(
-        "<svg ", f'<svg role="img" aria-label="{label}" ', 1
-    )
-    drawing = drawing.replace(INK, "var(--ink)")
-    for number, color in enumerate(COLORS):
-        drawing = drawing.replace(color, f"var(--l{number})")
-    return drawing

@@ -1,12 +1,15 @@
-"""How a figure of an analysis looks: colours, axes, lines, shaded bands.
+"""How a figure looks: colours, axes, lines, shaded bands; and its files.
 
 The colours are the light ones of page.py's style sheet, so that on the page
 they follow the reader's choice of dark or light.
 """
 
+import html
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -97,3 +100,29 @@ def trim(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
+
+
+def png(figure: Figure) -> bytes:
+    """Returns a figure as a PNG."""
+    file = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def svg(figure: Figure, title: str) -> str:
+    """Returns a figure as SVG, whose colours are those of the style sheet."""
+    file = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(
+            file, format="svg", transparent=True, metadata={"Date": None}
+        )
+    drawing = file.getvalue()
+    label = html.escape(title, quote=True)
+    drawing = drawing[drawing.index("<svg") :].replace(
+        "<svg ", f'<svg role="img" aria-label="{label}" ', 1
+    )
+    drawing = drawing.replace(INK, "var(--ink)")
+    for number, color in enumerate(COLORS):
+        drawing = drawing.replace(color, f"var(--l{number})")
+    return drawing

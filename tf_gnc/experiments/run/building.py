@@ -6,7 +6,7 @@ Nothing here trains or writes a file.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -78,39 +78,25 @@ def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
     start = config.start_rate
     if start is None:
         start = config.learning_rate / config.num_workers
-    then = _AFTER_WARM_UP[config.schedule](config, total, warm_up)
+    if config.schedule == "polynomial":
+        steps = config.decay_steps
+        if steps is None:
+            steps = -(-total * _DECAY_STEPS // _WHOLE_RUN)
+        then = PolynomialDecay(config.learning_rate, steps, after=warm_up)
+    elif config.schedule == "steps":
+        if total < 2:
+            raise ValueError(
+                "A run with schedule='steps' must have at least two steps, got "
+                f"{total}. Train longer, lower `batch_size`, or use "
+                "schedule='constant' (--schedule=constant)."
+            )
+        at = (math.ceil(total / 2), math.ceil(3 * total / 4))
+        then = StepDecay(config.learning_rate, at)
+    else:
+        then = StepDecay(config.learning_rate, ())
     if config.collapse_epoch is not None:
         then = FinalCollapse(then, config.collapse_epoch * steps_per_epoch)
     return WarmUp(start=start, steps=warm_up, then=then)
-
-
-def _steps(config: RunConfig, total: int, warm_up: int) -> StepDecay:
-    if total < 2:
-        raise ValueError(
-            "A run with schedule='steps' must have at least two steps, got "
-            f"{total}. Train longer, lower `batch_size`, or use "
-            "schedule='constant' (--schedule=constant)."
-        )
-    at = (math.ceil(total / 2), math.ceil(3 * total / 4))
-    return StepDecay(config.learning_rate, at)
-
-
-def _polynomial(config: RunConfig, total: int, warm_up: int) -> PolynomialDecay:
-    steps = config.decay_steps
-    if steps is None:
-        steps = -(-total * _DECAY_STEPS // _WHOLE_RUN)
-    return PolynomialDecay(config.learning_rate, steps, after=warm_up)
-
-
-def _constant(config: RunConfig, total: int, warm_up: int) -> StepDecay:
-    return StepDecay(config.learning_rate, ())
-
-
-_AFTER_WARM_UP: Mapping[str, Callable[..., Any]] = {
-    "steps": _steps,
-    "polynomial": _polynomial,
-    "constant": _constant,
-}
 
 
 def build_model(
@@ -120,10 +106,7 @@ def build_model(
 ) -> GNCTrainStep:
     """Returns the model of a run, compiled, with weights drawn anew.
 
-    Args:
-        config: What to run.
-        learning_rate: Stands for the run's own schedule.
-        images: The data set, if it has been loaded.
+    The data set, if it has been loaded, must fit a model of the user's.
     """
     with _dtype_policy(config.dtype):
         if is_own(config.model):
@@ -132,14 +115,12 @@ def build_model(
                 check_fit(config.model, model, images)
         else:
             model = _our_model(config, images)
-        compiled = {}
+        loss, own = None, None
         if model.compiled:
-            compiled = {"loss": model.loss, "optimizer": model.optimizer}
+            loss, own = model.loss, model.optimizer
         model.compile(
-            optimizer=_optimizer(
-                config, learning_rate, compiled.get("optimizer")
-            ),
-            loss=compiled.get("loss") or _loss(config, model),
+            optimizer=_optimizer(config, learning_rate, own),
+            loss=loss or _loss(config, model),
             metrics=["accuracy"],
             noise=config.noise().first,
             num_workers=config.num_workers,
@@ -161,6 +142,7 @@ def _dtype_policy(name: str) -> Iterator[None]:
 
 def _our_model(config: RunConfig, images: data.Source | None) -> GNCModel:
     settings = images or data.DATASETS[config.dataset]
+    # Not all models can do without.
     options = {} if config.batch_norm else {"batch_norm": False}
     return models.build(
         config.model,
@@ -216,23 +198,27 @@ def build_datasets(
 ) -> tuple[Any, tf.data.Dataset]:
     """Returns the endless training data and the test data of a run.
 
-    Args:
-        config: What to run.
-        images: The data set.
-        strategy: If it has several processes, each makes its own rows only.
-        first_step: The step at which the training data begin.
+    The training data begin with `first_step`. If the strategy has several
+    processes, each makes its own rows only.
     """
 
-    def make_rows(start: int, stop: int) -> tf.data.Dataset:
-        return images.training(
-            batch_size=config.batch_size,
-            seed=config.seed,
-            augment=config.augment,
-            erasing=config.erasing,
-            rows=(start, stop),
-            first_step=first_step,
-        )
+    def make_rows(*rows: int) -> tf.data.Dataset:
+        return training_data(config, images, first_step, rows=rows)
 
     training = make_own_rows(make_rows, config.batch_size, strategy)
     test = images.evaluation()
     return training, test.take(config.max_steps) if config.max_steps else test
+
+
+def training_data(
+    config: RunConfig, images: data.Source, first_step: int, **others: Any
+) -> tf.data.Dataset:
+    """Returns a run's batches from a step on, counted from 0."""
+    return images.training(
+        batch_size=config.batch_size,
+        seed=config.seed,
+        augment=config.augment,
+        erasing=config.erasing,
+        first_step=first_step,
+        **others,
+    )

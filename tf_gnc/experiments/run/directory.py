@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,8 @@ def new_run_dir(
 ) -> Path:
     """Returns `<root>/<dataset>-<method>-<time>`, a name not yet taken.
 
-    Args:
-        dataset: The data set's name.
-        method: The method's name.
-        root: Directory that holds the runs; need not exist.
-        stamp: Stands for the time, in a run whose processes must agree on it
-            and find it again; then the name may be taken.
+    A `stamp` stands for the time in a run whose processes must agree on it and
+    find it again; then the name may be taken.
     """
     name = as_file_name(f"{dataset}-{method}")
     if stamp is not None:
@@ -50,14 +46,7 @@ def new_run_dir(
 
 
 class Directory:
-    """A local directory and its files. Making the object only looks.
-
-    Args:
-        directory: Need not exist.
-
-    Raises:
-        ValueError: If it isn't on a local file system.
-    """
+    """A local directory, which need not exist, and its files."""
 
     argument = "out_dir"
     """How errors call it; its flag is named likewise."""
@@ -92,23 +81,19 @@ class Directory:
             )
         return sorted(path.name for path in self.directory.iterdir())
 
+    def whole_names(self) -> list[str]:
+        """Returns the names of the files that aren't still being written."""
+        begun = _files.UNFINISHED
+        return [name for name in self.names() if not name.startswith(begun)]
+
     def write(
         self, name: str, content: bytes | str | Callable[[Path], Any]
     ) -> None:
-        """Writes a file, whole or not at all.
-
-        Args:
-            name: The file's name.
-            content: What it holds, or a function that writes it at the path
-                that it is given, which ends as `name` does.
-        """
-        if callable(content):
-            _files.write(self.path(name), content)
-        else:
-            _files.write_content(self.path(name), content)
+        """Writes a file, whole or not at all; see `_files.write`."""
+        _files.write(self.path(name), content)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a JSON file; there is either all of it or nothing."""
+        """Writes a JSON file, whole or not at all."""
         _files.write_json(self.path(name), content)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
@@ -122,10 +107,9 @@ class Directory:
 
 
 class RunFiles(Directory):
-    """The files of one run.
+    """The files of one run. Making the object only looks; `claim` is for good.
 
-    Making the object only looks; `claim` is what makes the directory. In
-    between, whatever else can go wrong may do so without leaving a trace.
+    In between, whatever else can go wrong may do so without leaving a trace.
 
     Args:
         run_dir: The run's directory: new, or empty.
@@ -169,20 +153,15 @@ class RunFiles(Directory):
         _files.append_row(self.path(name), row)
 
     def keep_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Cuts metrics.jsonl back to its first rows, if it has others.
-
-        Args:
-            rows: What it is to hold.
-        """
+        """Has metrics.jsonl hold these rows and no others."""
         path = self.path("metrics.jsonl")
         if path.read_text(encoding="utf-8") != _files.lines_of(rows):
             _files.write_rows(path, rows)
 
     def _refuse_if_taken(self) -> None:
-        names = self.names()
-        done = [n for n in names if not n.startswith(_files.UNFINISHED)]
+        done = self.whole_names()
         begun = "config.json" in done or done == ["metrics.jsonl"]
-        if names and not (self._resume and begun):
+        if self.names() and not (self._resume and begun):
             raise self._taken()
 
     def _taken(self) -> FileExistsError:
@@ -234,10 +213,7 @@ class SharedDirectory(Directory):
 
     @contextlib.contextmanager
     def claimed(self, command: str) -> Iterator[None]:
-        """Holds the directory, against a second one at the same time.
-
-        Args:
-            command: What asked for it.
+        """Holds the directory for a command, against a second one.
 
         Raises:
             OSError: If somebody else holds it, or it can't be made.
@@ -258,16 +234,23 @@ class SharedDirectory(Directory):
         """Writes `about`."""
         raise NotImplementedError
 
-    def _refuse_other(self, about: Any) -> None:
-        """Raises a ValueError if `about` holds something else."""
+    def _compared(self, about: Any) -> Iterable[tuple[str, Any, Any]]:
+        """Returns names, each with the value now and that in `about`."""
         raise NotImplementedError
 
     def _refuse_others(self) -> None:
-        names = self.names()
+        names = self.whole_names()
         about = self.read_json(self.about)
         if about is not None:
-            self._refuse_other(about)
-        elif any(not name.startswith(_files.UNFINISHED) for name in names):
+            for name, ours, theirs in self._compared(about):
+                if ours != theirs:
+                    raise ValueError(
+                        f"A {self.what} must go on with the settings it began "
+                        f"with, got {name}={ours!r} where {self.directory} has "
+                        f"{theirs!r}. Use the same flags, or choose another "
+                        "out_dir (--out_dir)."
+                    )
+        elif names:
             raise FileExistsError(
                 f"`out_dir` must be new, empty or that of the same {self.what}"
                 f", got out_dir='{self.directory}', which holds other files. "

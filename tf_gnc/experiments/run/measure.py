@@ -22,11 +22,7 @@ from tf_gnc.step.train_step import GNCTrainStep
 
 
 def check_measures(measures: Sequence[str]) -> None:
-    """Checks that measures can be taken of a model that doesn't train.
-
-    Raises:
-        ValueError: If one can't.
-    """
+    """Refuses measures that can't be taken of a model that doesn't train."""
     for name in measures:
         if name in recording.MEASURES and name not in FULL:
             raise ValueError(
@@ -48,8 +44,7 @@ def find_models(run: RecordedRun) -> dict[int, Path]:
     found = {}
     folder = run.directory / recording.CHECKPOINTS
     for path in sorted(folder.glob("epoch-*.keras")):
-        epoch = re.fullmatch(r"epoch-(\d+)\.keras", path.name)
-        if epoch:
+        if epoch := re.fullmatch(r"epoch-(\d+)\.keras", path.name):
             found[int(epoch[1])] = path
     last = run.directory / "model.keras"
     if last.exists():
@@ -94,7 +89,7 @@ def measure(
     config = RunConfig.from_dict(
         {**run.config, **({"data_dir": data_dir} if data_dir else {})}
     )
-    recording.check_workers(measures, config)
+    recording.Recording(measures).check(config)
     models = find_models(run)
     images = load_images(config)
     given = recording.measuring_data(measures, config, images)
@@ -111,11 +106,7 @@ def measure(
 
 
 def load_checkpoint(path: Path, config: RunConfig) -> GNCTrainStep:
-    """Returns a model as it was saved, compiled.
-
-    Args:
-        path: A file of the run.
-        config: What was run.
+    """Returns a model of a run as it was saved, compiled.
 
     Raises:
         ValueError: If it can't be read or isn't ours.
@@ -137,13 +128,7 @@ def load_checkpoint(path: Path, config: RunConfig) -> GNCTrainStep:
 def fill_noise(
     model: GNCTrainStep, config: RunConfig, images: data.Source, step: int
 ) -> None:
-    """Has a model remember its workers' gradients, and nothing else.
-
-    Args:
-        model: Compiled.
-        config: What was run.
-        images: The data set.
-        step: The step, counted from 0, on whose batch they are computed.
+    """Has a model remember its workers' gradients of a step, and nothing else.
 
     Raises:
         ValueError: If a gradient isn't finite.

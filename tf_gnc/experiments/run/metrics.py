@@ -38,10 +38,8 @@ class MetricsLog(keras.callbacks.Callback):
             finite; its row has been written by then.
     """
 
-    backed_up = (
-        "rows",
-        "training_seconds",
-    )  # see tf_gnc.callbacks.callback_state
+    # See tf_gnc.callbacks.callback_state.
+    backed_up = ("rows", "training_seconds")
 
     def __init__(
         self, files: RunFiles | None, schedule: Callable[[int], Any]
@@ -149,43 +147,29 @@ class Summary:
 
 
 def summarize(
-    config: RunConfig,
-    log: MetricsLog,
-    *,
-    num_replicas: int,
-    steps_per_epoch: int,
-    seconds: float,
-    resumed_steps: Sequence[int] = (),
+    config: RunConfig, log: MetricsLog, steps_per_epoch: int, **others: Any
 ) -> Summary:
-    """Returns the summary of a run that has just ended.
+    """Returns the summary of a run of one epoch at least that has just ended.
 
     Args:
         config: What was run.
-        log: Its rows and times, of one epoch at least.
-        num_replicas: The devices that carried the workers.
+        log: Its rows and times.
         steps_per_epoch: Updates in one pass over the training data.
-        seconds: How long it took in all.
-        resumed_steps: Where it was taken up.
+        **others: The fields of `Summary` that follow from none of these.
     """
     measured = log.training_seconds[1:] or log.training_seconds
     examples = len(measured) * steps_per_epoch * config.batch_size
     accuracies = [row["val_accuracy"] for row in log.rows]
+    of_config = {field.name for field in dataclasses.fields(config)}
+    of_config &= {field.name for field in dataclasses.fields(Summary)}
     return Summary(
-        dataset=config.dataset,
-        model=config.model,
-        method=config.method,
-        seed=config.seed,
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        num_replicas=num_replicas,
+        **{name: getattr(config, name) for name in of_config},
         val_accuracy=accuracies[-1],
         best_val_accuracy=max(
             (a for a in accuracies if a is not None), default=None
         ),
         train_loss=log.rows[-1]["loss"],
-        seconds=seconds,
         examples_per_second=examples / sum(measured),
         peak_memory_bytes=environment.peak_memory_bytes(),
-        resumed_steps=tuple(resumed_steps),
+        **others,
     )

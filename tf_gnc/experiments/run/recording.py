@@ -20,6 +20,7 @@ from tf_gnc.callbacks.probe_rows import ProbeRows
 from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.doctor.dry_step import measuring
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.run.building import training_data
 from tf_gnc.experiments.run.directory import RunFiles
 
 MEASURES = (*CHEAP, *FULL)
@@ -69,12 +70,19 @@ class Recording:
             self._check_log_dir()
 
     def check(self, config: RunConfig) -> None:
-        """Checks that a run has workers enough to be measured.
+        """Checks that a run has the workers that its measures compare.
 
         Raises:
             ValueError: If it hasn't.
         """
-        check_workers(self.measures, config)
+        for name in self.measures:
+            fewest = _FEWEST_WORKERS.get(name, 1)
+            if config.num_workers < fewest:
+                raise ValueError(
+                    f"The measure {name!r} compares workers and needs {fewest} "
+                    f"or more, got num_workers={config.num_workers}. Use more "
+                    "workers (--workers), or leave the measure out."
+                )
 
     def probes(
         self,
@@ -86,13 +94,7 @@ class Recording:
     ) -> list[keras.callbacks.Callback]:
         """Returns what measures in `fit`, for callbacks that read its logs.
 
-        Args:
-            config: What is run.
-            images: The data set.
-            run_dir: Where this process writes.
-            steps_per_epoch: Updates in one pass over the training data.
-            first_step: Where the run goes on; rows of later steps are those
-                of steps that are to be taken once more.
+        Rows of steps after `first_step` are cut off: they are taken once more.
 
         Raises:
             OSError: If `log_dir` can't be made.
@@ -114,11 +116,7 @@ class Recording:
         ]
 
     def checkpoints(self, run_dir: Path) -> list[keras.callbacks.Callback]:
-        """Returns what keeps models in `fit`.
-
-        Args:
-            run_dir: Where this process writes.
-        """
+        """Returns what keeps models in `fit`."""
         if not self.checkpoint_every:
             return []
         return [Checkpoints(run_dir / CHECKPOINTS, self.checkpoint_every)]
@@ -138,22 +136,6 @@ class Recording:
             )
 
 
-def check_workers(measures: Sequence[str], config: RunConfig) -> None:
-    """Checks that a run has the workers that its measures compare.
-
-    Raises:
-        ValueError: If it hasn't.
-    """
-    for name in measures:
-        fewest = _FEWEST_WORKERS.get(name, 1)
-        if config.num_workers < fewest:
-            raise ValueError(
-                f"The measure {name!r} compares workers and needs {fewest} or "
-                f"more, got num_workers={config.num_workers}. Use more "
-                "workers (--workers), or leave the measure out."
-            )
-
-
 def measuring_data(
     measures: Sequence[str], config: RunConfig, images: data.Source
 ) -> dict[str, Any]:
@@ -163,11 +145,6 @@ def measuring_data(
     is the model, and augmented like all others. The full gradient is that of
     the training examples as they are, not augmented (the paper's Table 1 says
     so of its own); with `max_steps` they are cut as the test examples are.
-
-    Args:
-        measures: Names of measures.
-        config: What is run.
-        images: The data set.
     """
     found: dict[str, Any] = {}
     if set(measures) & (set(FULL) - {"spectrum"}):
@@ -182,14 +159,7 @@ def measuring_data(
 
 def batch_of_step(config: RunConfig, images: data.Source, step: int) -> Any:
     """Returns the global batch of a run's step, counted from 0."""
-    batches = images.training(
-        batch_size=config.batch_size,
-        seed=config.seed,
-        augment=config.augment,
-        erasing=config.erasing,
-        first_step=step,
-    )
-    return next(iter(batches.take(1)))
+    return next(iter(training_data(config, images, step).take(1)))
 
 
 def training_set(images: data.Source) -> tf.data.Dataset:
@@ -208,12 +178,8 @@ def training_set(images: data.Source) -> tf.data.Dataset:
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the whole model as `epoch-0010.keras` and so on, all of them.
 
-    A file is there whole or not at all. With several processes the first one
-    writes.
-
-    Args:
-        directory: Is made when the first one is written.
-        every: Epochs from one to the next.
+    A file is there whole or not at all; the directory is made with the first.
+    With several processes the first one writes.
     """
 
     backed_up = ()  # see tf_gnc.callbacks.callback_state
@@ -240,9 +206,6 @@ class DisplacementLog(keras.callbacks.Callback):
     That is :math:`\|x_i - x\| / \|x\|` of the step to come, over all trainable
     weights, mean over the workers i. Takes no step and changes nothing. Leaves
     displacement.json with a number for each epoch.
-
-    Args:
-        files: Where to write.
     """
 
     backed_up = ("displacements",)  # see tf_gnc.callbacks.callback_state
@@ -263,10 +226,6 @@ class DisplacementLog(keras.callbacks.Callback):
         self.displacements.append(_files.finite_or_none(mean))
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Writes: before the summary, which says that all is there."""
-        self.write()
-
-    def write(self) -> None:
-        """Writes displacement.json; call it for a run that diverged."""
+        """Writes; to be called for a run that diverged, where Keras doesn't."""
         content = {"epochs": self.displacements}
         self._files.write_json("displacement.json", content)

@@ -169,10 +169,10 @@ def train(
     summary = summarize(
         prepared.config,
         log,
+        prepared.steps_per_epoch,
         num_replicas=workspace.strategy.num_replicas_in_sync,
-        steps_per_epoch=prepared.steps_per_epoch,
         seconds=time.perf_counter() - began,
-        resumed_steps=workspace.resumed_steps(),
+        resumed_steps=tuple(workspace.resumed_steps()),
     )
     files.write_json("summary.json", summary.to_dict())
     workspace.end()

@@ -7,7 +7,7 @@ has left. Knows neither how processes are started nor how results are shown.
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,18 +64,9 @@ def carry_out(
     strategy: tf.distribute.Strategy,
     callbacks: Iterable[keras.callbacks.Callback] = (),
 ) -> None:
-    """Does a task, or what is left of it.
+    """Does a task, or what is left of it; raises as `prepare` and `train` do.
 
     That a run diverged is a result: it leaves diverged.json.
-
-    Args:
-        task: What to do.
-        strategy: Holds the model.
-        callbacks: Go to `fit`.
-
-    Raises:
-        ValueError: As `prepare`.
-        OSError: As `prepare` and `train`.
     """
     images = load_images(task.config)
     if task.holdout:
@@ -90,7 +81,7 @@ def carry_out(
         train(prepared, [epoch, *logs, *callbacks])
     except FloatingPointError as error:
         for log in logs:
-            log.write()
+            log.on_train_end()
         content = {"epoch": epoch.number, "message": str(error)}
         prepared.files.write_json("diverged.json", content)
         prepared.workspace.end()
@@ -157,16 +148,8 @@ class ManyRuns(SharedDirectory):
     """Share of the training examples that stand for the test examples."""
     log_displacement = False
     """Whether the runs leave displacement.json."""
-
-    def check(self) -> None:
-        """Loads the data, and prepares it if needed; refuses what would fail.
-
-        Raises:
-            DatasetNotFoundError: If a data set has not been prepared.
-            OSError: If it can't be.
-            ValueError: If the runs can't be carried out with it.
-        """
-        raise NotImplementedError
+    check: Callable[[], None]
+    """Loads the data, and prepares it if need be; finds what won't do."""
 
     def run_dir(self, name: str) -> Path:
         """Returns where a run writes."""
@@ -175,15 +158,9 @@ class ManyRuns(SharedDirectory):
     def task(
         self, name: str, config: RunConfig, threads: int, command: str
     ) -> RunTask:
-        """Returns a run as a task, and makes way for it.
+        """Returns a run as a task for a process with so many threads.
 
         What a run has left that was killed before it had begun is removed.
-
-        Args:
-            name: The run's.
-            config: What to run.
-            threads: How many cores it may use.
-            command: What asked for it.
         """
         run_dir = self.run_dir(name)
         if run_dir.exists() and not (run_dir / "config.json").exists():
@@ -222,24 +199,3 @@ class ManyRuns(SharedDirectory):
     def _describe_end(self, result: Result) -> str:
         """Returns what counts of a run that reached its end."""
         raise NotImplementedError
-
-    def _refuse_differences(
-        self, pairs: Iterable[tuple[str, Any, Any]]
-    ) -> None:
-        """Refuses to go on with other settings.
-
-        Args:
-            pairs: Names, with the value now and the one that the directory
-                has.
-
-        Raises:
-            ValueError: If the two differ.
-        """
-        for name, ours, theirs in pairs:
-            if ours != theirs:
-                raise ValueError(
-                    f"A {self.what} must go on with the settings it began "
-                    f"with, got {name}={ours!r} where {self.directory} has "
-                    f"{theirs!r}. Use the same flags, or choose another "
-                    "out_dir (--out_dir)."
-                )

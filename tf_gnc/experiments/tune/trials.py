@@ -128,13 +128,9 @@ class Tuning(ManyRuns):
     log_displacement = True
 
     def __init__(self, search: Search, out_dir: str | os.PathLike) -> None:
-        self.search = search
+        self.search, self.check = search, search.check
         self.holdout = search.holdout
         super().__init__(out_dir)
-
-    def check(self) -> None:
-        """Does what `Search.check` does."""
-        self.search.check()
 
     def write_about(self, content: Mapping[str, Any]) -> None:
         """Writes tune.json: the search, and what there is to say of it."""
@@ -173,14 +169,9 @@ class Tuning(ManyRuns):
     def _begin(self, command: str) -> None:
         self.write_about({"command": command})
 
-    def _refuse_other(self, about: Any) -> None:
-        self._refuse_differences(self._pairs(about["settings"]))
-
-    def _pairs(
-        self, theirs: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Any, Any]]:
-        """Yields what this search has and what one begun before has."""
+    def _compared(self, about: Any) -> Iterator[tuple[str, Any, Any]]:
         search, terms = self.search, self.search.terms()
+        theirs = about["settings"]
         for name, value in terms.items():
             yield name, value, theirs.get(name)
         # What is searched, or changes no result, isn't written down.
