@@ -59,8 +59,6 @@ class Workspace:
         placement: Where the run is to happen.
 
     Attributes:
-        strategy: Holds the model.
-        recording: What is measured and kept on the way.
         is_chief: Whether this process owns the directory.
         directory: The run's directory.
         files: Where this process writes.
@@ -77,10 +75,7 @@ class Workspace:
         run_dir: str | os.PathLike | None,
         placement: Placement,
     ) -> None:
-        self.strategy = placement.strategy
-        self.recording = placement.recording
-        self._placement = placement
-        self._config = config
+        self.placement, self.strategy = placement, placement.strategy
         self.is_chief = is_chief(self.strategy)
         if run_dir is None:
             if num_processes(self.strategy) > 1 and not _stamp():
@@ -97,14 +92,10 @@ class Workspace:
         self.summary: dict[str, Any] | None = None
         self._has_begun = False
         if placement.resume and self.is_chief:
-            self._check_same_run()
+            self._check_same_run(config)
 
     def claim(self, about: Mapping[str, Any]) -> None:
-        """Takes the directory and writes config.json, if it isn't there.
-
-        Args:
-            about: What stands in config.json.
-        """
+        """Takes the directory; writes config.json, if it isn't there."""
         self.files.claim()
         self._has_begun = self.files.path("config.json").exists()
         if not self._has_begun:
@@ -115,19 +106,16 @@ class Workspace:
 
     def backups(self) -> list[BackupAndRestore]:
         """Returns the callback that backs the run up, if it is to be."""
-        if self._placement.save_freq is None:
+        save_freq = self.placement.save_freq
+        if save_freq is None:
             return []
         folder = os.path.join(self.directory, "backup")
-        if self._placement.save_freq == "auto":
+        if save_freq == "auto":
             return [BackupAndRestore(folder, min_seconds=_AUTO_SECONDS)]
-        return [BackupAndRestore(folder, self._placement.save_freq)]
+        return [BackupAndRestore(folder, save_freq)]
 
     def note_start(self, step: int) -> None:
-        """Keeps the step at which a run that had begun before is taken up.
-
-        Args:
-            step: Updates that its backup holds, 0 without one.
-        """
+        """Keeps the step at which a run that had begun before is taken up."""
         if self._has_begun:
             self.files.append_row({"step": step}, _RESUMED)
 
@@ -146,11 +134,11 @@ class Workspace:
             shutil.rmtree(self.files.path("backup"), ignore_errors=True)
             self.files.path(_RESUMED).unlink(missing_ok=True)
 
-    def _check_same_run(self) -> None:
+    def _check_same_run(self, config: RunConfig) -> None:
         about = self.files.read_json("config.json")
         if about is None:
             return
-        for name, ours, theirs in self._config.differences(about["config"]):
+        for name, ours, theirs in config.differences(about["config"]):
             raise ValueError(
                 "A run must be taken up with the settings it began with, "
                 f"got {name}={ours!r} where {self.files.directory} has "

@@ -114,8 +114,11 @@ def prepare(
     schedule = learning_rates(config, steps)
     with placement.strategy.scope():
         model = build_model(config, schedule, images)
-    if config.optimizer == "model":
-        schedule = _RateOf(model.optimizer)
+    if config.optimizer == "model":  # Its own rate, at its next step.
+
+        def schedule(step: int) -> tf.Tensor:
+            return tf.convert_to_tensor(model.optimizer.learning_rate)
+
     workspace.claim(
         {
             "config": config.to_dict(),
@@ -125,18 +128,6 @@ def prepare(
         }
     )
     return PreparedRun(config, workspace, images, steps, schedule, model)
-
-
-@dataclasses.dataclass(frozen=True)
-class _RateOf:
-    """The rate of an optimizer that isn't ours, at its next step."""
-
-    optimizer: keras.Optimizer
-
-    def __call__(self, step: int) -> tf.Tensor:
-        """Returns the rate, whatever the step."""
-        del step
-        return tf.convert_to_tensor(self.optimizer.learning_rate)
 
 
 def train(
@@ -192,13 +183,10 @@ def _fit(
     training, test = build_datasets(
         config, prepared.images, workspace.strategy, first_step
     )
-    recording, run_dir = workspace.recording, prepared.files.directory
+    recording = workspace.placement.recording
+    run_dir = prepared.files.directory
     probes = recording.probes(
-        config,
-        prepared.images,
-        run_dir,
-        prepared.steps_per_epoch,
-        first_step,
+        config, prepared.images, run_dir, prepared.steps_per_epoch, first_step
     )
     prepared.model.fit(
         training,

@@ -13,12 +13,7 @@ from collections.abc import Callable, Sequence
 
 import optuna
 
-from tf_gnc.experiments.tune.search import (
-    OBJECTIVES,
-    Point,
-    Search,
-    three_digits,
-)
+from tf_gnc.experiments.tune.search import Point, Search, three_digits
 
 _PHI = (math.sqrt(5) - 1) / 2
 
@@ -49,8 +44,7 @@ def explore(
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
                 study.tell(trial, value)
-        sign = -1 if OBJECTIVES[search.objective] == "maximize" else 1
-        return [math.inf if v is None else sign * v for v in values]
+        return [math.inf if v is None else search.sign * v for v in values]
 
     def costs(points: Sequence[Point]) -> list[float]:
         for point in points:

@@ -1,26 +1,22 @@
 """A search as a table, a drawing, and a line to paste.
 
-Takes what was found; knows neither how it was found nor where it is written.
-Draws without pyplot, as figures do.
+Takes what came of its points and what was searched; knows neither how it was
+found nor where it is written.
 """
 
 import inspect
-import io
 import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tf_gnc.experiments.compare.statistics import Spread
 from tf_gnc.experiments.compare.table import Table, csv_of, spread_cell
+from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.tune.search import Search
 from tf_gnc.experiments.tune.trials import Trial, best_of, edges
-
-_COLORS = ("#c1440e", "#33658a", "#86a35a", "#8a5a83", "#b8860b", "#666666")
 
 # What a point has come to; its digits, and what it is multiplied by.
 _SHOWN = {"val_accuracy": (2, 100), "val_loss": (4, 1), "loss": (4, 1)}
@@ -29,12 +25,7 @@ _by_point = operator.attrgetter("point")
 
 
 def make_table(trials: Sequence[Trial], search: Search) -> Table:
-    """Returns the table of a search, a line for each point.
-
-    Args:
-        trials: What came of the points.
-        search: What was searched.
-    """
+    """Returns the table of a search, a line for each point."""
     base = search.base
     title = (
         f"{base.dataset}, {base.model}, {base.method}: {base.num_workers} "
@@ -53,23 +44,18 @@ def make_table(trials: Sequence[Trial], search: Search) -> Table:
         for trial in sorted(trials, key=_by_point)
     ]
     header = [
-        *search.names, "displacement", "largest", "val_accuracy, %",
-        "val_loss", "loss", "",
-    ]  # fmt: skip
+        *(*search.names, "displacement", "largest"),
+        *("val_accuracy, %", "val_loss", "loss", ""),
+    ]
     return Table(title, header, rows, _notes(trials, search))
 
 
 def warnings(trials: Sequence[Trial], search: Search) -> list[str]:
-    """Returns what speaks against the choice.
-
-    Args:
-        trials: What came of the points.
-        search: What was searched.
-    """
+    """Returns what speaks against the choice."""
     best = best_of(trials, search)
-    said: list[str] = []
     if best is None:
-        return said
+        return []
+    said = []
     for name, (side, low, high) in edges(best, trials, search).items():
         flag = "learning_rates" if name == "learning_rate" else "alphas"
         count = f":{max(3, len(search.space[name]))}"
@@ -92,13 +78,8 @@ def warnings(trials: Sequence[Trial], search: Search) -> list[str]:
 def chosen(trials: Sequence[Trial], search: Search) -> dict[str, Any] | None:
     """Returns the best point, ready to paste; None if all diverged.
 
-    Args:
-        trials: What came of the points.
-        search: What was searched.
-
-    Returns:
-        The values by field; `flags`, for `tf-gnc train`; and `python`, the
-        rule for `compile(noise=...)`.
+    It has the values by field; `flags`, for `tf-gnc train`; and `python`, the
+    rule for `compile(noise=...)`.
     """
     best = best_of(trials, search)
     if best is None:
@@ -121,12 +102,7 @@ def chosen(trials: Sequence[Trial], search: Search) -> dict[str, Any] | None:
 
 
 def results(trials: Sequence[Trial], search: Search) -> list[dict[str, Any]]:
-    """Returns a line of plain numbers for each point; accuracies 0 to 1.
-
-    Args:
-        trials: What came of the points.
-        search: What was searched.
-    """
+    """Returns a line of plain numbers for each point; accuracies 0 to 1."""
     best = best_of(trials, search)
     lines = []
     for trial in sorted(trials, key=_by_point):
@@ -216,85 +192,60 @@ def _notes(trials: Sequence[Trial], search: Search) -> list[str]:
 
 
 def draw(trials: Sequence[Trial], search: Search) -> bytes:
-    """Returns a PNG: the objective, and below it the displacement.
-
-    Args:
-        trials: What came of the points.
-        search: What was searched.
-    """
-    figure = Figure(figsize=(7.5, 7), dpi=120, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
+    """Returns a PNG: the objective, and below it the displacement."""
+    figure, (above, below) = style.new_figure(rows=2, share=False)
+    above.sharex(below)
     # A second dimension is a line for each of its values.
     axis = 0
     if len({trial.point[0] for trial in trials}) == 1:
         axis = len(search.names) - 1
-    groups: dict[tuple, list[Trial]] = {}
+    groups: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=_by_point):
-        rest = trial.point[:axis] + trial.point[axis + 1 :]
-        groups.setdefault(rest, []).append(trial)
-    for place, (rest, group) in enumerate(groups.items()):
-        _draw_group(
-            (above, below), group, search, axis,
-            color=_COLORS[place % len(_COLORS)],
-            label=_label(rest, search, axis) if len(groups) <= 8 else None,
-        )  # fmt: skip
+        pairs = zip(search.names, trial.point, strict=True)
+        words = [f"{n}={v:g}" for n, v in pairs if n != search.names[axis]]
+        groups.setdefault(", ".join(words) or "tried", []).append(trial)
+    for number, (label, group) in enumerate(groups.items()):
+        line = style.line_style(number, label if len(groups) <= 8 else None)
+        _draw_group(above, below, group, search.objective, axis, line)
     best = best_of(trials, search)
     if best is not None:
         above.axvline(
-            best.point[axis], color="#666666", lw=0.9, ls=":", label="best"
+            best.point[axis], color=style.INK, lw=0.9, ls=":", label="best"
         )
     if at := [t.point[axis] for t in trials if t.num_diverged]:
         above.plot(
-            at, [0.02] * len(at), "x", color="#222222",
+            at, [0.02] * len(at), "x", color=style.INK,
             transform=above.get_xaxis_transform(), label="diverged",
         )  # fmt: skip
-    above.set_ylabel(f"{search.objective}, after the last epoch")
+    style.trim(above, "", f"{search.objective}, after the last epoch")
+    style.trim(below, search.names[axis], "relative displacement, mean")
     if search.objective == "val_accuracy":
         above.yaxis.set_major_formatter(PercentFormatter(1.0))
-    below.set_ylabel("relative displacement, mean")
     below.set_yscale("log")
-    below.set_xlabel(search.names[axis])
     below.set_xscale("log")
-    for axes in (above, below):
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    above.legend(frameon=False, fontsize=9)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    above.label_outer()
+    return style.png(figure)
 
 
 def _draw_group(
-    panels: tuple[Axes, Axes],
+    above: Axes,
+    below: Axes,
     group: Sequence[Trial],
-    search: Search,
+    objective: str,
     axis: int,
-    **style: Any,
+    line: dict[str, Any],
 ) -> None:
-    above, below = panels
+    """Draws a line through points; what diverged is off any scale."""
     at = [trial.point[axis] for trial in group]
-    spreads = [
-        Spread(0, None, None) if t.num_diverged else t.number(search.objective)
-        for t in group
-    ]
+    values = [trial.value(objective) for trial in group]
     above.errorbar(
         at,
-        [math.nan if s.mean is None else s.mean for s in spreads],
-        yerr=[s.std or 0.0 for s in spreads],
-        marker="o", markersize=4, lw=1.3, capsize=2, **style,
+        [math.nan if value is None else value for value in values],
+        yerr=[trial.number(objective).std or 0.0 for trial in group],
+        marker="o", markersize=3.5, capsize=2, **line,
     )  # fmt: skip
-    below.plot(
-        at,
-        # What diverged is off any scale.
-        [
-            math.nan if t.num_diverged else t.displacement or math.nan
-            for t in group
-        ],
-        "o-", markersize=4, lw=1.3, color=style["color"],
-    )  # fmt: skip
-
-
-def _label(rest: tuple, search: Search, axis: int) -> str:
-    others = search.names[:axis] + search.names[axis + 1 :]
-    pairs = zip(others, rest, strict=True)
-    return ", ".join(f"{name}={value:g}" for name, value in pairs) or "tried"
+    heights = [
+        math.nan if t.num_diverged else t.displacement or math.nan
+        for t in group
+    ]
+    style.plot(below, (at, heights), **{**line, "label": None})

@@ -1,8 +1,8 @@
 r"""A search for alpha, and perhaps the learning rate, on short runs.
 
-What to try, and on what to choose; in which order is up to tuning_explore.py,
-runs, files and tables to others. All distances are on a logarithmic scale, on
-which alpha and the rate are at home.
+What to try, and on what to choose; in which order is up to explore.py, runs,
+files and tables to others. All distances are on a logarithmic scale, on which
+alpha and the rate are at home.
 """
 
 import dataclasses
@@ -32,12 +32,6 @@ OBJECTIVES: Mapping[str, str] = types.MappingProxyType(
 
 Point = tuple[float, ...]
 """A value for each name in `Search.space`, in that order."""
-
-# How many trials, unless somebody says so.
-_TRIALS = {"golden": 8, "tpe": 12}
-
-# How the flags call what is searched.
-_FLAGS = {"learning_rate": "--learning_rates"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,16 +78,15 @@ class Search:
         for name, values in self.space.items():
             _check_values(_flag(name), values, self.kind)
         trials = self.trials
-        if self.kind == "grid":
-            if trials is not None:
-                raise ValueError(
-                    "`trials` (--trials) is for --search=golden and "
-                    f"--search=tpe, got trials={trials} with a grid, which "
-                    "tries all its values. Give fewer of them instead."
-                )
-            trials = math.prod(map(len, self.space.values()))
-        elif trials is None:
-            trials = _TRIALS[self.kind]
+        if trials is None:
+            size = math.prod(map(len, self.space.values()))
+            trials = {"golden": 8, "tpe": 12, "grid": size}[self.kind]
+        elif self.kind == "grid":
+            raise ValueError(
+                "`trials` (--trials) is for --search=golden and "
+                f"--search=tpe, got trials={trials} with a grid, which "
+                "tries all its values. Give fewer of them instead."
+            )
         trials = _check.integer(
             "trials", trials, minimum=2 if self.kind == "golden" else 1
         )
@@ -103,6 +96,11 @@ class Search:
     def names(self) -> tuple[str, ...]:
         """The settings that are searched."""
         return tuple(self.space)
+
+    @property
+    def sign(self) -> int:
+        """What makes the lowest objective the best."""
+        return -1 if OBJECTIVES[self.objective] == "maximize" else 1
 
     def runs(self, point: Point) -> dict[str, RunConfig]:
         """Returns the runs that try a point, one for each seed, by name."""
@@ -196,11 +194,8 @@ def coefficients(method: str) -> list[str]:
 def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
     """Returns the values that a flag gives for a setting.
 
-    Args:
-        name: The setting.
-        text: `low:high:number` or values with commas between them for a grid,
-            `low:high` for the other kinds.
-        kind: A key of `KINDS`.
+    The text is `low:high:number` or values with commas between them for a
+    grid, `low:high` for the other kinds of search.
 
     Raises:
         ValueError: If it is anything else.
@@ -219,6 +214,7 @@ def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     colons = text.count(":")
+    wanted = "low:high, as in 1e-3:10"
     if kind == "grid":
         if numbers and not colons:
             return numbers
@@ -226,17 +222,16 @@ def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
             _check_values(flag, numbers[:2], "range")
             return _log_grid(*numbers[:2], int(numbers[2]))
         wanted = "low:high:number or a list, as in 1e-3:10:9 or 0.05,0.1,0.2"
-    else:
-        if len(numbers) == 2 and colons == 1:
-            return numbers
-        wanted = "low:high, as in 1e-3:10"
+    elif len(numbers) == 2 and colons == 1:
+        return numbers
     raise ValueError(
         f"{flag} must be {wanted}, with --search={kind}, got {flag}={text}."
     )
 
 
 def _flag(name: str) -> str:
-    return _FLAGS.get(name, "--alphas")
+    """Returns the flag that says what is tried of a setting."""
+    return "--learning_rates" if name == "learning_rate" else "--alphas"
 
 
 def three_digits(value: float) -> float:

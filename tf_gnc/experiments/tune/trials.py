@@ -5,7 +5,6 @@ neither how runs are started nor how their results are shown.
 """
 
 import dataclasses
-import itertools
 import math
 import os
 import statistics
@@ -14,7 +13,7 @@ from typing import Any
 
 from tf_gnc.experiments.compare.statistics import Spread, spread
 from tf_gnc.experiments.run.task import ManyRuns, Result
-from tf_gnc.experiments.tune.search import OBJECTIVES, Point, Search
+from tf_gnc.experiments.tune.search import Point, Search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +35,8 @@ class Trial:
 
     def number(self, name: str) -> Spread:
         """Returns a number of the last epoch, over the seeds that ended."""
-        return spread(
-            [
-                result.last(name)
-                for result in self.results
-                if result.diverged is None
-            ]
-        )
+        ended = [r for r in self.results if r.diverged is None]
+        return spread([result.last(name) for result in ended])
 
     def value(self, objective: str) -> float | None:
         """Returns what decides, None if the point is ruled out."""
@@ -61,12 +55,8 @@ class Trial:
     @property
     def max_displacement(self) -> float | None:
         """Largest over epochs and seeds."""
-        return max(
-            itertools.chain.from_iterable(
-                result.displacements for result in self.results
-            ),
-            default=None,
-        )
+        found = [d for result in self.results for d in result.displacements]
+        return max(found, default=None)
 
 
 def best_of(trials: Iterable[Trial], search: Search) -> Trial | None:
@@ -75,12 +65,11 @@ def best_of(trials: Iterable[Trial], search: Search) -> Trial | None:
     Of several that are alike it is the one with the lowest loss on the
     examples that decide, and then the one with the least noise.
     """
-    sign = -1 if OBJECTIVES[search.objective] == "maximize" else 1
     able = [t for t in trials if t.value(search.objective) is not None]
 
     def key(trial: Trial) -> tuple:
         loss = trial.number("val_loss").mean
-        value = sign * trial.value(search.objective)
+        value = search.sign * trial.value(search.objective)
         return value, math.inf if loss is None else loss, trial.point
 
     return min(able, key=key, default=None)
@@ -89,16 +78,10 @@ def best_of(trials: Iterable[Trial], search: Search) -> Trial | None:
 def edges(
     best: Trial, trials: Iterable[Trial], search: Search
 ) -> dict[str, tuple[str, float, float]]:
-    """Returns where the best lies at the edge of what was tried.
+    """Returns where the best lies at the edge of what was tried, by field.
 
-    Args:
-        best: What `best_of` returned.
-        trials: All of them.
-        search: What was searched.
-
-    Returns:
-        By field: `"lower"` or `"upper"`, and the ends of the range to try
-        next: as wide as that which was tried, with the best in its middle.
+    That is `"lower"` or `"upper"`, and the ends of the range to try next: as
+    wide as that which was tried, with the best in its middle.
     """
     found = {}
     for place, name in enumerate(search.names):
