@@ -163,3 +163,10 @@ def test_choice__part_of_a_string_of_choices__is_refused():
     with pytest.raises(ValueError, match="got scaling='ab'"):
         _check.choice("scaling", "ab", "abc")
     assert _check.choice("scaling", "a", "abc") == "a"
+
+
+@pytest.mark.parametrize("values", [[], [3, 3], (1, 2, 1)])
+def test_distinct__none_or_two_alike__error_shows_them(values):
+    with pytest.raises(ValueError, match=re.escape(f"got s={list(values)}.")):
+        _check.distinct("s", values)
+    _check.distinct("s", [*range(len(values) + 1)])

@@ -7,7 +7,8 @@ caller stores, so that a constructor validates and assigns in one line.
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
 
 
 def real(
@@ -129,6 +130,23 @@ def choice(name: str, value: str, choices: Iterable[str]) -> str:
             f"`{name}` must be one of {legal}, got {name}={value!r}."
         )
     return value
+
+
+def distinct(name: str, values: Collection[Any]) -> None:
+    """Checks that there are values, each different from the others.
+
+    Args:
+        name: The argument's name, as the user wrote it.
+        values: What the user passed.
+
+    Raises:
+        ValueError: If there are none, or two are the same.
+    """
+    if not values or len(set(values)) < len(values):
+        raise ValueError(
+            f"`{name}` must be different from each other, and at least one, "
+            f"got {name}={list(values)}."
+        )
 
 
 def _is_finite(value: object) -> bool:

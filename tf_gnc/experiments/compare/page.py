@@ -5,7 +5,6 @@ light. The colours of the curves, an SVG, are those of its style sheet.
 """
 
 import html
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -54,7 +53,7 @@ def to_html(
     versions = [_flat(about) for about in machines(results)]
     parts = [
         html_table(table.header, table.rows),
-        _html_list(table.notes),
+        f"<ul>{''.join(f'<li>{_escape(n)}</li>' for n in table.notes)}</ul>",
         "<h2>Curves</h2>",
         f'<div class="wide">{_draw(plan, columns)}</div>',
         "<h2>Settings</h2>",
@@ -103,10 +102,6 @@ def html_table(
     )
 
 
-def _html_list(items: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_escape(item)}</li>' for item in items)}</ul>"
-
-
 def _escape(value: Any) -> str:
     return html.escape("-" if value is None else str(value))
 
@@ -149,8 +144,8 @@ def _draw(plan: Plan, columns: Sequence[Column]) -> str:
             _plot(losses, plan, column.results, "loss")
             _plot(accuracies, plan, column.results, "val_accuracy")
             accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
-        if _is_wide(columns):
-            panels[0, 0].set_yscale("log")
+        rows = [row for c in columns for r in c.results for row in r.rows]
+        style.log_scale_if_wide(panels[0, 0], style.column(rows, "loss"))
         for axes in panels[-1]:
             axes.set_xlabel("Epoch")
     return style.svg(figure, "Curves of all runs")
@@ -162,16 +157,6 @@ def _plot(axes: Axes, plan: Plan, results: Sequence[Result], name: str) -> None:
         label = f"seed {seed}"
         if result.diverged is not None:
             label += f", diverged in epoch {result.diverged}"
-        epochs = [row["epoch"] for row in result.rows]
-        values = [
-            math.nan if row[name] is None else row[name] for row in result.rows
-        ]
-        style.plot(axes, (epochs, values), **style.line_style(number, label))
+        series = [style.column(result.rows, n) for n in ("epoch", name)]
+        style.plot(axes, series, **style.line_style(number, label))
     style.trim(axes, "", "")
-
-
-def _is_wide(columns: Sequence[Column]) -> bool:
-    """Tells whether the losses span more than a decade."""
-    rows = [row for c in columns for r in c.results for row in r.rows]
-    positive = [row["loss"] for row in rows if row["loss"]]
-    return bool(positive) and max(positive) > 10 * min(positive)

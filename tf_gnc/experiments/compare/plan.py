@@ -132,12 +132,8 @@ def make_plan(
     """
     for method in methods:
         check_method("methods", method)
-    for name, values in (("methods", methods), ("seeds", seeds)):
-        if not values or len(set(values)) < len(values):
-            raise ValueError(
-                f"`{name}` must be different from each other, and at least "
-                f"one, got {name}={list(values)}."
-            )
+    _check.distinct("methods", methods)
+    _check.distinct("seeds", seeds)
     fields, own = split({n: v for n, v in chosen.items() if v is not None})
     taken = settings_for(methods, own)
     runs = [
@@ -156,17 +152,7 @@ def make_plan(
 
 
 class Comparison(ManyRuns):
-    """The directory of a comparison. Making it only looks; `claimed` takes it.
-
-    Args:
-        plan: What to compare.
-        out_dir: New, empty, or that of the same plan.
-
-    Raises:
-        ValueError: If it isn't on a local file system, or that of another
-            plan.
-        OSError: If it holds anything else, or is a file.
-    """
+    """The directory of a comparison; see `SharedDirectory`."""
 
     what, about = "comparison", "compare.json"
 

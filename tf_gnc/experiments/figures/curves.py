@@ -5,7 +5,6 @@ came about. Draws without pyplot, so that it neither needs a screen nor leaves
 a figure open in the caller's session.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from tf_gnc.experiments.figures.style import column, log_scale_if_wide
 
 # Two hues that differ in lightness too, so that they survive a grey printer
 # and the common kinds of colour blindness.
@@ -35,7 +36,7 @@ def draw_curves(
     losses, accuracies = figure.subplots(1, 2)
     figure.suptitle(title, fontsize=11)
     _panel(losses, rows, "loss", "Loss")
-    _log_scale_if_wide(losses, rows)
+    log_scale_if_wide(losses, column(rows, "loss") + column(rows, "val_loss"))
     _panel(accuracies, rows, "accuracy", "Accuracy")
     accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
     _mark_best(accuracies, rows)
@@ -45,10 +46,6 @@ def draw_curves(
     figure.savefig(path, format="png")
 
 
-def _column(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [math.nan if row[name] is None else row[name] for row in rows]
-
-
 def _panel(
     axes: Axes, rows: Sequence[Mapping[str, Any]], name: str, label: str
 ) -> None:
@@ -56,7 +53,7 @@ def _panel(
     # A single epoch makes no line, only a point.
     marker = "o" if len(rows) < 3 else None
     style = {"marker": marker, "markersize": 4}
-    training, test = _column(rows, name), _column(rows, f"val_{name}")
+    training, test = column(rows, name), column(rows, f"val_{name}")
     axes.plot(
         epochs, training, color=_TRAINING, lw=2.2, label="training", **style
     )
@@ -66,14 +63,6 @@ def _panel(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _log_scale_if_wide(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Uses a logarithmic axis where the losses span more than a decade."""
-    values = _column(rows, "loss") + _column(rows, "val_loss")
-    positive = [value for value in values if value > 0]
-    if positive and max(positive) > 10 * min(positive):
-        axes.set_yscale("log")
 
 
 def _mark_best(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:

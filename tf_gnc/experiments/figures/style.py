@@ -6,7 +6,8 @@ they follow the reader's choice of dark or light.
 
 import html
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -67,6 +68,18 @@ def plot(axes: Axes, series: Series, **style: Any) -> None:
     # A single point makes no line.
     marker = "o" if len(series[0]) < 12 else None
     axes.plot(*series, marker=marker, markersize=3.5, **style)
+
+
+def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
+    """Returns a number of each row, NaN for one that wasn't finite."""
+    return [math.nan if row[name] is None else row[name] for row in rows]
+
+
+def log_scale_if_wide(axes: Axes, values: Iterable[float]) -> None:
+    """Uses a logarithmic axis where values span more than a decade."""
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) > 10 * min(positive):
+        axes.set_yscale("log")
 
 
 def band(axes: Axes, low: Series, high: Series, color: str, label: str) -> None:

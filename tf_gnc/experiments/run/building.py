@@ -65,10 +65,6 @@ def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
     Deviation from the paper: none. It prints its start rate of 0.025 as a
     number; linear scaling gives the same for both of its batch sizes.
 
-    Args:
-        config: What to run.
-        steps_per_epoch: Updates in one pass over the training data.
-
     Raises:
         ValueError: If the run is too short to hold both decays.
     """
@@ -115,9 +111,9 @@ def build_model(
                 check_fit(config.model, model, images)
         else:
             model = _our_model(config, images)
-        loss, own = None, None
-        if model.compiled:
-            loss, own = model.loss, model.optimizer
+        # What a model of the user's may have been compiled with.
+        own = model.optimizer if model.compiled else None
+        loss = model.loss if model.compiled else None
         model.compile(
             optimizer=_optimizer(config, learning_rate, own),
             loss=loss or _loss(config, model),
@@ -164,18 +160,17 @@ def _optimizer(
                 "--optimizer=momentum."
             )
         return own
-    if config.optimizer == "lars":
-        return LARS(
-            learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            variant=config.lars_variant,
-            noise_rate=config.noise_rate,
-        )
-    return MomentumSGD(
+    settings = {
+        "momentum": config.momentum,
+        "weight_decay": config.weight_decay,
+    }
+    if config.optimizer == "momentum":
+        return MomentumSGD(learning_rate, **settings)
+    return LARS(
         learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
+        variant=config.lars_variant,
+        noise_rate=config.noise_rate,
+        **settings,
     )
 
 

@@ -194,9 +194,6 @@ class SharedDirectory(Directory):
     It is new, empty, or was begun by the same thing; one process holds it at
     a time. Making the object only looks; `claimed` takes the directory.
 
-    Args:
-        out_dir: New, empty, or that of the same thing.
-
     Raises:
         ValueError: If it isn't on a local file system, or that of another.
         OSError: If it holds anything else, or is a file.

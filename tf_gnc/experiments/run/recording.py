@@ -175,6 +175,14 @@ def training_set(images: data.Source) -> tf.data.Dataset:
     return swapped.evaluation()
 
 
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a model, the first process whole or not at all."""
+    if is_chief(model.distribute_strategy):
+        _files.write(path, model.save)
+    else:  # All take part; what they write is thrown away.
+        model.save(path)
+
+
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the whole model as `epoch-0010.keras` and so on, all of them.
 
@@ -194,10 +202,7 @@ class Checkpoints(keras.callbacks.Callback):
             return
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"epoch-{epoch + 1:04}.keras"
-        if is_chief(self.model.distribute_strategy):
-            _files.write(path, self.model.save)
-        else:  # All take part; what they write is thrown away.
-            self.model.save(path)
+        save_model(self.model, path)
 
 
 class DisplacementLog(keras.callbacks.Callback):

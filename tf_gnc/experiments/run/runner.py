@@ -29,9 +29,9 @@ from tf_gnc.experiments.run.building import (
     load_images,
     steps_of_epoch,
 )
-from tf_gnc.experiments.run.directory import RunFiles
 from tf_gnc.experiments.run.metrics import MetricsLog, Summary, summarize
 from tf_gnc.experiments.run.placement import Placement, Workspace
+from tf_gnc.experiments.run.recording import save_model
 from tf_gnc.step.train_step import GNCTrainStep
 
 
@@ -54,11 +54,6 @@ class PreparedRun:
     steps_per_epoch: int
     schedule: Callable[[int], Any]
     model: GNCTrainStep
-
-    @property
-    def files(self) -> RunFiles:
-        """The files of the run's directory."""
-        return self.workspace.files
 
 
 def run(
@@ -149,7 +144,7 @@ def train(
         FloatingPointError: If a gradient or an epoch's loss isn't finite.
         OSError: If a file can't be written.
     """
-    workspace, files = prepared.workspace, prepared.files
+    workspace, files = prepared.workspace, prepared.workspace.files
     if workspace.summary is not None:
         workspace.end()
         return Summary.from_dict(workspace.summary)
@@ -184,7 +179,7 @@ def _fit(
         config, prepared.images, workspace.strategy, first_step
     )
     recording = workspace.placement.recording
-    run_dir = prepared.files.directory
+    run_dir = workspace.files.directory
     probes = recording.probes(
         config, prepared.images, run_dir, prepared.steps_per_epoch, first_step
     )
@@ -208,11 +203,8 @@ def _fit(
 
 def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
     """Writes the model and the curves."""
-    config, files = prepared.config, prepared.files
-    if prepared.workspace.is_chief:
-        files.write("model.keras", prepared.model.save)
-    else:  # All take part; what it writes is thrown away.
-        prepared.model.save("model.keras")
+    config, files = prepared.config, prepared.workspace.files
+    save_model(prepared.model, files.path("model.keras"))
     title = (
         f"{config.dataset}, {config.model}, {config.method}: "
         f"{config.num_workers} workers x {config.examples_per_worker}, "

@@ -76,14 +76,15 @@ def carry_out(
         task.config, task.run_dir, task.command, placement, images
     )
     epoch = _Epoch()
-    logs = [DisplacementLog(prepared.files)] if task.log_displacement else []
+    files = prepared.workspace.files
+    logs = [DisplacementLog(files)] if task.log_displacement else []
     try:
         train(prepared, [epoch, *logs, *callbacks])
     except FloatingPointError as error:
         for log in logs:
             log.on_train_end()
         content = {"epoch": epoch.number, "message": str(error)}
-        prepared.files.write_json("diverged.json", content)
+        files.write_json("diverged.json", content)
         prepared.workspace.end()
 
 
@@ -139,10 +140,7 @@ class Result:
 
 
 class ManyRuns(SharedDirectory):
-    """A directory in which many runs have their own, in its folder `runs`.
-
-    Making the object only looks; `claimed` takes the directory.
-    """
+    """A directory in which many runs have their own, in its folder `runs`."""
 
     holdout = 0.0
     """Share of the training examples that stand for the test examples."""

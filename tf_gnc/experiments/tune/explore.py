@@ -37,9 +37,7 @@ def explore(
         points = [_suggest(trial, search) for trial in trials]
         values = evaluate(points)
         for trial, point, value in zip(trials, points, values, strict=True):
-            trial.set_user_attr(
-                "tried", dict(zip(search.names, point, strict=True))
-            )
+            trial.set_user_attr("tried", search.named(point))
             if value is None:  # To Optuna, worse than all runs that ended.
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
@@ -48,7 +46,7 @@ def explore(
 
     def costs(points: Sequence[Point]) -> list[float]:
         for point in points:
-            study.enqueue_trial(dict(zip(search.names, point, strict=True)))
+            study.enqueue_trial(search.named(point))
         return ask_and_tell(len(points))
 
     if search.kind == "grid":

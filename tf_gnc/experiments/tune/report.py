@@ -15,7 +15,7 @@ from matplotlib.ticker import PercentFormatter
 
 from tf_gnc.experiments.compare.table import Table, csv_of, spread_cell
 from tf_gnc.experiments.figures import style
-from tf_gnc.experiments.tune.search import Search
+from tf_gnc.experiments.tune.search import Search, flag_of
 from tf_gnc.experiments.tune.trials import Trial, best_of, edges
 
 # What a point has come to; its digits, and what it is multiplied by.
@@ -57,13 +57,12 @@ def warnings(trials: Sequence[Trial], search: Search) -> list[str]:
         return []
     said = []
     for name, (side, low, high) in edges(best, trials, search).items():
-        flag = "learning_rates" if name == "learning_rate" else "alphas"
         count = f":{max(3, len(search.space[name]))}"
         count = count if search.kind == "grid" else ""
         said.append(
             f"The best {name} lies at the {side} edge of what was tried: a "
-            f"better one may lie beyond. Try --{flag}={low:.3g}:{high:.3g}"
-            f"{count} in another --out_dir."
+            f"better one may lie beyond. Try {flag_of(name)}={low:.3g}:"
+            f"{high:.3g}{count} in another --out_dir."
         )
     value = best.value(search.objective)
     alike = sum(trial.value(search.objective) == value for trial in trials)
@@ -84,15 +83,13 @@ def chosen(trials: Sequence[Trial], search: Search) -> dict[str, Any] | None:
     best = best_of(trials, search)
     if best is None:
         return None
-    values = dict(zip(search.names, best.point, strict=True))
+    values = search.named(best.point)
     (run, *_) = search.runs(best.point).values()
     # Of two rules, the one that changes with what was searched.
     other = run.replace(**{search.names[0]: best.point[0] / 2})
-    rules = zip(run.noise().rules, other.noise().rules, strict=True)
-    rule = next(
-        (rule for rule, changed in rules if rule != changed),
-        run.noise().first,
-    )
+    pairs = zip(run.noise().rules, other.noise().rules, strict=True)
+    changing = [rule for rule, changed in pairs if rule != changed]
+    rule = (changing or [run.noise().first])[0]
     flags = [f"--{name}={value:.12g}" for name, value in values.items()]
     return {
         **values,
@@ -106,16 +103,14 @@ def results(trials: Sequence[Trial], search: Search) -> list[dict[str, Any]]:
     best = best_of(trials, search)
     lines = []
     for trial in sorted(trials, key=_by_point):
-        line: dict[str, Any] = dict(zip(search.names, trial.point, strict=True))
-        line["displacement"] = trial.displacement
-        line["max_displacement"] = trial.max_displacement
+        line: dict[str, Any] = search.named(trial.point)
+        for name in ("displacement", "max_displacement"):
+            line[name] = getattr(trial, name)
         for name in _SHOWN:
             found = trial.number(name)
             line[f"{name}_mean"], line[f"{name}_std"] = found.mean, found.std
-        line["seeds"] = len(trial.results)
-        line["diverged"] = trial.num_diverged
-        line["best"] = trial is best
-        lines.append(line)
+        line |= {"seeds": len(trial.results), "diverged": trial.num_diverged}
+        lines.append(line | {"best": trial is best})
     return lines
 
 
@@ -201,8 +196,9 @@ def draw(trials: Sequence[Trial], search: Search) -> bytes:
         axis = len(search.names) - 1
     groups: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=_by_point):
-        pairs = zip(search.names, trial.point, strict=True)
-        words = [f"{n}={v:g}" for n, v in pairs if n != search.names[axis]]
+        others = search.named(trial.point)
+        del others[search.names[axis]]
+        words = [f"{name}={value:g}" for name, value in others.items()]
         groups.setdefault(", ".join(words) or "tried", []).append(trial)
     for number, (label, group) in enumerate(groups.items()):
         line = style.line_style(number, label if len(groups) <= 8 else None)

@@ -69,14 +69,10 @@ class Search:
         _check.choice("search", self.kind, KINDS)
         _check.choice("objective", self.objective, OBJECTIVES)
         _check.real("holdout", self.holdout, minimum=0, maximum=0.5)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(
-                "`seeds` must be different from each other, and at least one, "
-                f"got seeds={list(self.seeds)}."
-            )
+        _check.distinct("seeds", self.seeds)
         self._check_names()
         for name, values in self.space.items():
-            _check_values(_flag(name), values, self.kind)
+            _check_values(flag_of(name), values, self.kind)
         trials = self.trials
         if trials is None:
             size = math.prod(map(len, self.space.values()))
@@ -102,9 +98,13 @@ class Search:
         """What makes the lowest objective the best."""
         return -1 if OBJECTIVES[self.objective] == "maximize" else 1
 
+    def named(self, point: Point) -> dict[str, float]:
+        """Returns a point's values by name."""
+        return dict(zip(self.names, point, strict=True))
+
     def runs(self, point: Point) -> dict[str, RunConfig]:
         """Returns the runs that try a point, one for each seed, by name."""
-        values = dict(zip(self.names, point, strict=True))
+        values = self.named(point)
         where = "-".join(f"{name}{v:.12g}" for name, v in values.items())
         return {
             f"{where}-seed{seed}": self.base.replace(seed=seed, **values)
@@ -113,7 +113,7 @@ class Search:
 
     def terms(self) -> dict[str, Any]:
         """Returns what is searched and how, all but the runs' settings."""
-        ranges = {_flag(name)[2:]: list(v) for name, v in self.space.items()}
+        ranges = {flag_of(name)[2:]: list(v) for name, v in self.space.items()}
         return {
             "search": self.kind,
             "alphas": None,
@@ -138,11 +138,7 @@ class Search:
     def check(self) -> None:
         """Loads the data, and prepares it if need be; finds what won't do.
 
-        Raises:
-            DatasetNotFoundError: If the data set has not been prepared.
-            OSError: If it can't be.
-            ValueError: If nothing can be held out of it, a batch is larger
-                than what is left, or the runs are too short.
+        Raises as `Plan.check` does, and if nothing can be held out.
         """
         source = load_images(self.base)
         if self.holdout:
@@ -208,7 +204,7 @@ def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
         >>> read_values("alpha", "1e-3:10", "golden")
         (0.001, 10.0)
     """
-    flag = _flag(name)
+    flag = flag_of(name)
     try:
         numbers = tuple(float(word) for word in re.split("[:,]", text))
     except ValueError:
@@ -229,7 +225,7 @@ def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
     )
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
     """Returns the flag that says what is tried of a setting."""
     return "--learning_rates" if name == "learning_rate" else "--alphas"
 

@@ -95,17 +95,7 @@ def edges(
 
 
 class Tuning(ManyRuns):
-    """The directory of a search. Making it only looks; `claimed` takes it.
-
-    Args:
-        search: What to search.
-        out_dir: New, empty, or that of the same search.
-
-    Raises:
-        ValueError: If it isn't on a local file system, or that of another
-            search.
-        OSError: If it holds anything else, or is a file.
-    """
+    """The directory of a search; see `SharedDirectory`."""
 
     what, about = "search", "tune.json"
     log_displacement = True
