@@ -31,6 +31,7 @@ FLOORS = {
         "threads",
     ],
     1: [
+        "_settings",
         "data",
         "launch",
         "losses",

@@ -11,12 +11,12 @@ from typing import Literal
 
 import pytest
 
-from tf_gnc.cli import compare, config_flags, doctor, train, tune_flags
+from tf_gnc._settings import setting
+from tf_gnc.cli import compare, config_flags, doctor, train, tune
 from tf_gnc.cli.main import main
 from tf_gnc.experiments import METHODS, RunConfig, make_config
 from tf_gnc.experiments import defaults as defaults_module
 from tf_gnc.experiments.compare.plan import make_plan
-from tf_gnc.experiments.settings import setting
 from tf_gnc.noise import NoiseRule
 
 
@@ -54,7 +54,7 @@ def sideways(monkeypatch):
     monkeypatch.setitem(METHODS, "sideways", Sideways)
 
 
-@pytest.mark.parametrize("command", [train, compare, tune_flags, doctor])
+@pytest.mark.parametrize("command", [train, compare, tune, doctor])
 def test_method__one_line_in_the_registry__has_flags_and_help(
     command, sideways
 ):
@@ -121,9 +121,7 @@ def test_method__in_a_comparison__gets_its_settings_alone(sideways):
 
 
 def test_method__in_a_search__has_a_coefficient(sideways):
-    search = tune_flags.search_of(
-        tune_flags.build_flags().parse(["--method=sideways"])
-    )
+    search = tune.search_of(tune.build_flags().parse(["--method=sideways"]))
     assert search.names == ("rho",)
     assert len(search.runs((0.5,))) == 1
 

@@ -26,6 +26,7 @@ floors and its own folder only.
              data          data sets by name, seeded for each example
              store         backups that a kill can't spoil
              launch        processes on this machine; no TensorFlow
+             _settings     a setting described once: checks, flags and help
     floor 0  _batch, _check, _files, _registration, _versions, threads
              _keras_compat  the only place for private names of Keras
 

@@ -1,19 +1,29 @@
+import dataclasses
+
 import pytest
 
+from tf_gnc._settings import setting
 from tf_gnc.cli import command
 from tf_gnc.cli.command import Command, FlagSet, Stopped, UsageError
+
+
+@dataclasses.dataclass
+class Flight:
+    """The flags of a command."""
+
+    planet: str = setting(
+        "Where to.", "mars", choices=["mars", "venus"], group="Where"
+    )
+    crew: int | None = setting("How many.", None, minimum=1, group="Where")
+    speed: float = setting("How fast.", 0.5, group="How")
+    lights: bool = setting("Lights.", True, group="How")
+    note: str | None = setting("Remark. Default: none.", None, group="How")
 
 
 @pytest.fixture
 def flag_set():
     flag_set = FlagSet("tf-gnc fly", "Flies.")
-    with flag_set.group("Where"):
-        flag_set.choice("planet", ["mars", "venus"], "Where to.", "mars")
-        flag_set.integer("crew", "How many.", minimum=1)
-    with flag_set.group("How"):
-        flag_set.number("speed", "How fast.", 0.5)
-        flag_set.switch("lights", "Lights.", default=True)
-        flag_set.text("note", "Remark. Default: none.")
+    flag_set.add(Flight)
     flag_set.alias("number", "crew")
     return flag_set
 
@@ -79,9 +89,7 @@ def test_help__all_kinds__shows_groups_values_and_defaults(flag_set):
 
 def test_split__values_as_words_of_their_own__are_no_words_beside_flags():
     flag_set = FlagSet("tf-gnc fly", "Flies.", words="PLACE")
-    with flag_set.group("How"):
-        flag_set.text("note", "Remark.")
-        flag_set.switch("lights", "Lights.", default=True)
+    flag_set.add(Flight, "note", "lights")
     arguments = ["--note", "x", "home", "--lights", "away"]
     given, words = flag_set.split(arguments)
     assert given == {"note": "x", "lights": True}

@@ -4,17 +4,27 @@ Which figures and how they are drawn is in tf_gnc.experiments; here are only
 the flags, and what to say and return when something is wrong.
 """
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
+from tf_gnc._settings import setting, values_of
 from tf_gnc.callbacks.measures import FULL
-from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
+from tf_gnc.cli.command import (
+    Call,
+    Command,
+    FlagSet,
+    UsageError,
+    VerboseFlag,
+    Work,
+)
 from tf_gnc.cli.progress import Console
 from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.cli.train import measures_of
+from tf_gnc.experiments import RunConfig
 from tf_gnc.experiments.figures.page import AnalysisFiles, missing, to_html
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun, read_runs
 from tf_gnc.experiments.figures.registry import View, draw_all
@@ -30,9 +40,54 @@ _SUMMARY = (
 )
 
 
+_drawing = functools.partial(setting, group="What to draw")
+_measuring = functools.partial(setting, group="What to measure first")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnalyzeFlags:
+    """What to draw, and what to measure first."""
+
+    layer: str | None = _drawing(
+        "The weight whose noise's eigenvalues are drawn, such as "
+        "stem_conv/kernel. Default: a convolution in the middle.",
+        None,
+    )
+    around: float | None = _drawing(
+        "Draw the workers' losses once more, an epoch before and after "
+        "this one, as the paper does.",
+        None,
+    )
+    out_dir: str | None = _drawing(
+        "A new or empty directory, or that of an analysis of the same "
+        "runs, which is drawn anew. Default: RUN/analysis; for several, "
+        "`analysis` beside the first one, or beside `runs` if that is "
+        "where it lies.",
+        None,
+    )
+    measure: str = _measuring(
+        f"With commas between them: {', '.join(FULL)}. Measures all "
+        "models that a run has kept, those of `tf-gnc train "
+        "--checkpoint_every=EPOCHS` and the one at its end, with the batch "
+        "and the data that --probe takes, and keeps the rows in "
+        "RUN/analysis/measured.jsonl. No model holds the workers' "
+        "gradients that make the noise of GNC: they are computed anew, on "
+        "the batch of the step before, at the model's own weights, so that "
+        "GNC's numbers come close to those of --probe and aren't the same: "
+        "while weights move fast, condition numbers by a factor of two. "
+        "Where a step was recorded too, the record is drawn.",
+        "",
+    )
+    data_dir: str | None = _measuring(
+        "Where prepared data sets lie. Default: where they lay when the "
+        "run trained.",
+        None,
+    )
+
+
 def _prepare(call: Call) -> Work:
-    given, paths = call.given, call.words
-    measures = measures_of(given.get("measure", ""))
+    flags, paths = values_of(AnalyzeFlags, call.given), call.words
+    measures = measures_of(flags.measure)
     check_measures(measures)
     if not paths:
         raise UsageError(
@@ -41,18 +96,18 @@ def _prepare(call: Call) -> Work:
         )
     runs = read_runs(paths)
     files = AnalysisFiles(
-        _out_dir(runs, given), [run.directory for run in runs]
+        _out_dir(runs, flags.out_dir), [run.directory for run in runs]
     )
-    view = View(given.get("layer"), given.get("around"))
+    view = View(flags.layer, flags.around)
     if measures:
-        start_tensorflow(given.get("threads"), call.verbose)
+        start_tensorflow(call.given.get("threads"), call.verbose)
         for run in runs:
             find_models(run)
 
     def work() -> None:
         console, found = Console(), runs
         if measures:
-            _measure(console, runs, measures, given.get("data_dir"))
+            _measure(console, runs, measures, flags.data_dir)
             found = read_runs(paths)
         _draw(console, found, view, files, call.line)
 
@@ -62,56 +117,15 @@ def _prepare(call: Call) -> Work:
 def build_flags() -> FlagSet:
     """Returns the flags of `tf-gnc analyze`."""
     flag_set = FlagSet(_USAGE, _SUMMARY, words="RUN [RUN ...]")
-    with flag_set.group("What to draw"):
-        flag_set.text(
-            "layer",
-            "The weight whose noise's eigenvalues are drawn, such as "
-            "stem_conv/kernel. Default: a convolution in the middle.",
-        )
-        flag_set.number(
-            "around",
-            "Draw the workers' losses once more, an epoch before and after "
-            "this one, as the paper does.",
-        )
-        flag_set.text(
-            "out_dir",
-            "A new or empty directory, or that of an analysis of the same "
-            "runs, which is drawn anew. Default: RUN/analysis; for several, "
-            "`analysis` beside the first one, or beside `runs` if that is "
-            "where it lies.",
-        )
-    with flag_set.group("What to measure first"):
-        flag_set.text(
-            "measure",
-            f"With commas between them: {', '.join(FULL)}. Measures all "
-            "models that a run has kept, those of `tf-gnc train "
-            "--checkpoint_every=EPOCHS` and the one at its end, with the batch "
-            "and the data that --probe takes, and keeps the rows in "
-            "RUN/analysis/measured.jsonl. No model holds the workers' "
-            "gradients that make the noise of GNC: they are computed anew, on "
-            "the batch of the step before, at the model's own weights, so that "
-            "GNC's numbers come close to those of --probe and aren't the same: "
-            "while weights move fast, condition numbers by a factor of two. "
-            "Where a step was recorded too, the record is drawn.",
-        )
-        flag_set.text(
-            "data_dir",
-            "Where prepared data sets lie. Default: where they lay when the "
-            "run trained.",
-        )
-        flag_set.integer("threads", "Cores to use. Default: all.", minimum=1)
-    with flag_set.group("Messages"):
-        flag_set.switch(
-            "verbose",
-            "Show TensorFlow's messages, and tracebacks of errors.",
-            default=False,
-        )
+    flag_set.add(AnalyzeFlags)
+    flag_set.add(RunConfig, "threads")
+    flag_set.add(VerboseFlag)
     return flag_set
 
 
-def _out_dir(runs: Sequence[RecordedRun], given: Mapping[str, Any]) -> Path:
-    if "out_dir" in given:
-        return Path(given["out_dir"]).expanduser()
+def _out_dir(runs: Sequence[RecordedRun], chosen: str | None) -> Path:
+    if chosen is not None:
+        return Path(chosen).expanduser()
     first = runs[0].directory
     if len(runs) == 1:
         return first / "analysis"

@@ -6,16 +6,17 @@ set of its own, so that one process can parse many command lines and an import
 adds no flag to another's. Imports no TensorFlow: the launcher starts at once.
 """
 
-import contextlib
 import dataclasses
 import shlex
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
+
+from tf_gnc._settings import Setting, setting, settings_of
 
 _HELP = {"-h", "--help", "-help"}
 
@@ -37,10 +38,21 @@ class Stopped(Exception):
         self.code = code
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerboseFlag:
+    """How much is shown."""
+
+    verbose: bool = setting(
+        "Show TensorFlow's messages, and tracebacks of errors.",
+        False, group="Messages",
+    )  # fmt: skip
+
+
 class FlagSet:
     """The flags of one subcommand, in groups.
 
-    A flag whose default is None tells "not given" from every value.
+    A flag has no default, so that "not given" can be told from every value;
+    the help says what holds then.
 
     Args:
         usage: How the command is called, for instance `"tf-gnc train"`.
@@ -49,9 +61,11 @@ class FlagSet:
             empty for nothing. What begins with `--` comes behind all flags.
 
     Example:
+        >>> @dataclasses.dataclass
+        ... class Size:
+        ...     epochs: int = setting("How long.", 2, minimum=1)
         >>> flag_set = FlagSet("tf-gnc train", "Trains.")
-        >>> with flag_set.group("Size"):
-        ...     flag_set.integer("epochs", "How long.", minimum=1)
+        >>> flag_set.add(Size)
         >>> flag_set.parse(["--epochs=3"])
         {'epochs': 3}
     """
@@ -62,60 +76,34 @@ class FlagSet:
         self.words = words
         self.values = flags.FlagValues()
         self.values.set_gnu_getopt()  # Flags may stand behind other words.
-        self._groups: dict[str, list[str]] = {}
-        self._open_group: list[str] = []
-        self._keys: dict[str, str] = {}
+        self._settings: list[Setting] = []
 
-    @contextlib.contextmanager
-    def group(self, title: str) -> Iterator[None]:
-        """Puts the flags that are defined inside under a title.
+    def add(self, described: type, *names: str) -> None:
+        """Defines the flags of the settings that a dataclass describes.
 
         Args:
-            title: May have been used before. Flags under "" have no place in
-                the help.
+            described: The dataclass.
+            *names: Which of its settings. Default: all.
         """
-        self._open_group = self._groups.setdefault(title, [])
-        yield
-        self._open_group = []
+        settings = settings_of(described)
+        for name in names or settings:
+            self.define(settings[name])
 
-    def integer(
-        self, name: str, text: str, *, minimum: int | None = None
-    ) -> None:
-        """Defines a flag for a whole number without a fixed default."""
-        flags.DEFINE_integer(
-            name, None, text, lower_bound=minimum, flag_values=self.values
-        )
-        self._open_group.append(name)
-
-    def number(
-        self, name: str, text: str, default: float | None = None
-    ) -> None:
-        """Defines a flag for a number; its range is checked elsewhere."""
-        flags.DEFINE_float(name, default, text, flag_values=self.values)
-        self._open_group.append(name)
-
-    def choice(
-        self, name: str, choices: Iterable[str], text: str, default: str | None
-    ) -> None:
-        """Defines a flag for one of several words."""
-        flags.DEFINE_enum(
-            name, default, list(choices), text, flag_values=self.values
-        )
-        self._open_group.append(name)
-
-    def text(self, name: str, text: str) -> None:
-        """Defines a flag for any text, without a fixed default."""
-        flags.DEFINE_string(name, None, text, flag_values=self.values)
-        self._open_group.append(name)
-
-    def switch(self, name: str, text: str, default: bool | None) -> None:
-        """Defines a flag that is on or off: --name or --noname."""
-        flags.DEFINE_boolean(name, default, text, flag_values=self.values)
-        self._open_group.append(name)
-
-    def rename(self, name: str, key: str) -> None:
-        """Lets `parse` return the value of `--name` under another name."""
-        self._keys[name] = key
+    def define(self, described: Setting) -> None:
+        """Defines the flag of a setting; the help leaves out group ""."""
+        make, options = flags.DEFINE_string, {}
+        if described.kind is bool:
+            make = flags.DEFINE_boolean
+        elif described.choices:
+            make = flags.DEFINE_enum
+            options = {"enum_values": list(described.choices)}
+        elif described.kind is int:
+            make = flags.DEFINE_integer
+            options = {"lower_bound": described.minimum}
+        elif described.kind is float:
+            make = flags.DEFINE_float
+        make(described.flag, None, help="", flag_values=self.values, **options)
+        self._settings.append(described)
 
     def alias(self, name: str, original: str) -> None:
         """Lets `--name` stand for `--original`; the help leaves it out."""
@@ -151,11 +139,10 @@ class FlagSet:
                 f"only flags are understood, got {rest[0]!r}. "
                 f"`{self.usage} --help` lists them."
             )
-        names = [name for group in self._groups.values() for name in group]
         given = {
-            self._keys.get(name, name): self.values[name].value
-            for name in names
-            if self.values[name].present
+            described.name: self.values[described.flag].value
+            for described in self._settings
+            if self.values[described.flag].present
         }
         return given, rest
 
@@ -166,13 +153,18 @@ class FlagSet:
             order.reverse()
         lines = [" ".join(["Usage:", self.usage, *filter(None, order)]), ""]
         lines += textwrap.wrap(self.summary, 78)
-        for title, names in self._groups.items():
-            if not title or not names:
-                continue
-            lines += ["", f"{title}:"]
-            for name in names:
-                lines += _explain(self.values[name])
+        groups: dict[str, list[str]] = {}
+        for described in self._settings:
+            groups.setdefault(described.group, []).append(_explain(described))
+        groups.pop("", None)
+        for title, explained in groups.items():
+            lines += ["", f"{title}:", *explained]
         return "\n".join(lines)
+
+
+def comma_list(text: str) -> list[str]:
+    """Returns the words in a text with commas between them."""
+    return [word.strip() for word in text.split(",")]
 
 
 @dataclasses.dataclass
@@ -293,25 +285,11 @@ def _work(call: Call, work: Work, failures: tuple[type[Exception], ...]) -> int:
         return 1
 
 
-def _explain(flag: flags.Flag) -> list[str]:
+def _explain(described: Setting) -> str:
     """Returns one flag's lines of the help page."""
-    head, text = f"  --{flag.name}", flag.help
-    if flag.boolean:
-        head = f"  --[no]{flag.name}"
-    elif isinstance(flag.parser, flags.EnumParser):
-        legal = f"<{'|'.join(flag.parser.enum_values)}>"
-        head, text = f"{head}={legal}", text.removeprefix(f"{legal}: ")
-    else:
-        head += f"=<{flag.flag_type()}>"
-    if flag.default is not None:
-        default = flag.default
-        if flag.boolean:
-            default = "on" if default else "off"
-        text += f" Default: {default}."
-    indent = " " * 6
-    return [
-        head,
-        *textwrap.wrap(
-            text, 78, initial_indent=indent, subsequent_indent=indent
-        ),
-    ]
+    head = f"  --[no]{described.flag}"
+    if described.kind is not bool:
+        kind = described.kind.__name__.replace("str", "string")
+        head = f"  --{described.flag}=<{'|'.join(described.choices) or kind}>"
+    text = textwrap.fill(described.help_with_default, 72)
+    return f"{head}\n{textwrap.indent(text, ' ' * 6)}"

@@ -5,16 +5,25 @@ What is compared is in tf_gnc.experiments; each run is a process of its own, see
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tf_gnc import _check
+from tf_gnc._settings import setting
 from tf_gnc.cli import config_flags
-from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
-from tf_gnc.cli.progress import Console, show_runs
+from tf_gnc.cli.command import (
+    Call,
+    Command,
+    FlagSet,
+    UsageError,
+    Work,
+    comma_list,
+)
+from tf_gnc.cli.progress import Console
 from tf_gnc.cli.run_many import (
-    JOBS,
+    JobsFlag,
     RunMany,
     RunsFailed,
     check_all_done,
@@ -28,7 +37,6 @@ from tf_gnc.experiments.compare.table import make_table, to_csv
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods import PAPER_METHODS
 from tf_gnc.experiments.recipes import RECIPES
-from tf_gnc.experiments.settings import setting
 
 _USAGE = "tf-gnc compare"
 _SUMMARY = (
@@ -41,39 +49,34 @@ _SUMMARY = (
 )
 
 
+_comparison = functools.partial(setting, group="This comparison")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareFlags:
     """Flags that a comparison has beside those of its runs."""
 
-    methods: str | None = setting(
+    methods: str | None = _comparison(
         "With commas between them. Default: "
         f"{','.join(PAPER_METHODS)}. What --method of `tf-gnc train` takes, "
         "module:function too.",
-        None, group="This comparison",
-    )  # fmt: skip
-    seeds: str = setting(
+        None,
+    )
+    seeds: str = _comparison(
         "How many, counted from 0; or the seeds themselves, with commas "
         "(`7,` for only that one).",
-        "3", group="This comparison",
-    )  # fmt: skip
-    baseline: str | None = setting(
+        "3",
+    )
+    baseline: str | None = _comparison(
         "The method that the others are compared to. Default: dpsgd, or "
         "the first one if that isn't among them.",
-        None, group="This comparison",
-    )  # fmt: skip
-    jobs: int | None = setting(
-        JOBS,
-        None, minimum=1, group="This comparison",
-    )  # fmt: skip
-    out_dir: str | None = setting(
+        None,
+    )
+    out_dir: str | None = _comparison(
         "A new or empty directory, or that of the same comparison, which "
         "then goes on. Default: runs/compare-<dataset>.",
-        None, group="This comparison",
-    )  # fmt: skip
-    verbose: bool = setting(
-        "Show TensorFlow's messages, and tracebacks of errors.",
-        False, group="This run",
-    )  # fmt: skip
+        None,
+    )
 
 
 def _prepare(call: Call) -> Work:
@@ -119,6 +122,7 @@ def build_flags() -> FlagSet:
         RunConfig,
         config_flags.OwnFlags,
         CompareFlags,
+        JobsFlag,
         without=("method", "seed"),
         words={"deterministic": "on"},
     )
@@ -131,7 +135,7 @@ def _plan(given: Mapping[str, Any]) -> Plan:
     baseline = given.get("baseline")
     methods, seeds = given.get("methods"), given.get("seeds")
     if methods is not None:
-        methods = [method.strip() for method in methods.split(",")]
+        methods = comma_list(methods)
     if seeds is not None:
         seeds = parse_seeds(seeds)
     if "recipe" in given:
@@ -146,7 +150,7 @@ def _plan(given: Mapping[str, Any]) -> Plan:
 
 def parse_seeds(text: str) -> list[int]:
     """Returns the seeds that `--seeds` asks for."""
-    words = [word.strip() for word in text.split(",")]
+    words = comma_list(text)
     if len(words) > 1 and not words[-1]:
         words.pop()
     numbers = [int(w) for w in words if w.isascii() and w.isdecimal()]
@@ -163,12 +167,8 @@ def _compare(call: Call, comparison: Comparison, run_many: RunMany) -> None:
     """Does what is still to do and shows the table."""
     console, runs = Console(), comparison.configs
     to_do = len(missing(runs, comparison))
-    if to_do:
-        console.say(
-            f"{to_do} of {len(runs)} runs to do, on {len(run_many.cores)} "
-            f"cores, in {comparison.directory}"
-        )
-    with show_runs(console, to_do, comparison.describe) as display:
+    amount = f"{to_do} of {len(runs)} runs"
+    with run_many.show(console, to_do, amount, comparison) as display:
         run_many(runs, comparison, call.line, display)
     _show_table(console, comparison, call.line)
     check_all_done(runs, comparison)

@@ -10,17 +10,23 @@ from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
-from tf_gnc.cli.command import FlagSet, UsageError
-from tf_gnc.data import DATASETS, DatasetDefaults
-from tf_gnc.experiments import METHODS, RunConfig
-from tf_gnc.experiments.defaults import decided_by_data
-from tf_gnc.experiments.methods import settings_of_method, summary_of
-from tf_gnc.experiments.settings import (
+from tf_gnc._settings import (
     REQUIRED,
     Setting,
     setting,
     settings_of,
+    show_default,
+    with_default,
 )
+from tf_gnc.cli.command import (
+    FlagSet,
+    UsageError,
+    VerboseFlag,
+)
+from tf_gnc.data import DATASETS, DatasetDefaults
+from tf_gnc.experiments import METHODS, RunConfig
+from tf_gnc.experiments.defaults import decided_by_data
+from tf_gnc.experiments.methods import settings_of_method, summary_of
 
 NOISE = "Noise: of all methods that have it; --gnc.alpha sets one method's"
 """Title of the methods' settings."""
@@ -74,21 +80,20 @@ def build(
     """
     flag_set = FlagSet(usage, summary)
     words = {**_default_words(), **(words or {})}
-    for described in sets:
-        for name, field in settings_of(described).items():
-            if described is RunConfig and name in without:
-                continue
+    described = {
+        cls: [s for s in settings_of(cls).values() if s.name not in without]
+        for cls in (*sets, VerboseFlag)
+    }
+    taken = {field.flag for fields in described.values() for field in fields}
+    for cls, fields in described.items():
+        for field in fields:
             text = field.help
-            if name == "method":
+            if field.name == "method":
                 text = f"{text} {_methods_help()}"
-            text = _with_default(text, words.get(name, _word(field)))
-            with flag_set.group(field.group):
-                _define(flag_set, field.flag, field, text)
-            flag_set.rename(field.flag, name)
-        if described is RunConfig:
-            with flag_set.group(NOISE):
-                pass  # Has its place in the help, and is filled at the end.
-    _define_methods(flag_set)
+            text = with_default(text, words.get(field.name, ""))
+            flag_set.define(dataclasses.replace(field, help=text))
+        if cls is RunConfig:
+            _define_methods(flag_set, taken)
     # Error messages about a configuration use its own name.
     flag_set.alias("num_workers", "workers")
     return flag_set
@@ -127,12 +132,6 @@ def chosen_of(given: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def values_of(described: type, given: Mapping[str, Any]) -> Any:
-    """Returns one of a command's sets of flags as an object."""
-    names = settings_of(described)
-    return described(**{n: v for n, v in given.items() if n in names})
-
-
 def per_data_set(value: Callable[[DatasetDefaults], Any]) -> str:
     """Returns, for instance, "40 (digits), 160 (cifar10, cifar100)".
 
@@ -144,51 +143,47 @@ def per_data_set(value: Callable[[DatasetDefaults], Any]) -> str:
     )
 
 
-def _define(flag_set: FlagSet, flag: str, field: Setting, text: str) -> None:
-    if field.kind is bool:
-        flag_set.switch(flag, text, None)
-    elif field.choices:
-        flag_set.choice(flag, field.choices, text, None)
-    elif field.kind is int:
-        flag_set.integer(flag, text, minimum=field.minimum)
-    elif field.kind is float:
-        flag_set.number(flag, text)
-    else:
-        flag_set.text(flag, text)
+def _define_methods(flag_set: FlagSet, taken: Collection[str]) -> None:
+    """Defines `--alpha` and `--gnc.alpha` for all that methods have.
 
-
-def _define_methods(flag_set: FlagSet) -> None:
-    """Defines `--alpha` and `--gnc.alpha` for all that methods have."""
+    Args:
+        flag_set: Gets the flags.
+        taken: The names of the command's other flags.
+    """
     having: dict[str, dict[str, Setting]] = {}
     for method in METHODS:
         for name, field in settings_of_method(method).items():
             having.setdefault(name, {})[method] = field
-            with flag_set.group(""):
-                flag = f"{method}.{name}"
-                _define(flag_set, flag, field, field.help)
+            full = f"{method}.{name}"
+            flag_set.define(dataclasses.replace(field, name=full, flag=full))
     for name, fields in having.items():
         kinds = {(f.kind, tuple(f.choices)) for f in fields.values()}
-        if name in flag_set.values or len(kinds) > 1:
+        if name in taken or len(kinds) > 1:
             continue  # There is `--gnc.alpha` alone.
         texts = {
-            method: _with_default(
+            method: with_default(
                 field.help,
                 per_data_set(lambda d, m=method, f=field: _tuned(d, m, f)),
             )
             for method, field in fields.items()
         }
-        with flag_set.group(NOISE):
-            field = next(iter(fields.values()))
-            _define(flag_set, name, field, _alike(texts, "{names}: {text}"))
-        flag_set.rename(name, f"*.{name}")
-    if "alpha_rnc" in flag_set.values:
-        flag_set.values["alpha_rnc"].help += " rnc: an older name of --alpha."
+        text = _alike(texts, "{names}: {text}")
+        if name == "alpha_rnc":
+            text += " rnc: an older name of --alpha."
+        flag_set.define(
+            dataclasses.replace(
+                next(iter(fields.values())),
+                name=f"*.{name}",
+                default=REQUIRED,
+                help=text,
+                group=NOISE,
+            )
+        )
 
 
 def _tuned(defaults: DatasetDefaults, method: str, field: Setting) -> Any:
     """Returns a method's default with a data set, None if it has none."""
-    default = None if field.default is REQUIRED else field.default
-    return defaults.methods.get(method, {}).get(field.name, default)
+    return defaults.methods.get(method, {}).get(field.name, field.default)
 
 
 def _default_words() -> dict[str, str]:
@@ -224,29 +219,14 @@ def _methods_help() -> str:
     )
 
 
-def _word(field: Setting) -> str:
-    return "" if field.default is REQUIRED else _show(field.default)
-
-
-def _with_default(text: str, word: str) -> str:
-    """Returns a help text that ends with the default, if there is one."""
-    if not word or "Default:" in text:
-        return text
-    return f"{text} Default: {word}."
-
-
 def _show(value: Any) -> str:
-    """Returns a default in words."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "on" if value else "off"
+    """Returns a data set's default in words."""
     if isinstance(value, Mapping):
         words = [f"{v:g} for batches of {k:,}" for k, v in value.items()]
         return " and ".join(words)
     if isinstance(value, Fraction):
         return f"{value} of the run"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return show_default(value)
 
 
 def _alike(texts: Mapping[str, str], form: str = "{text} ({names})") -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import doctor
+from tf_gnc._settings import setting, settings_of
 from tf_gnc.cli import config_flags
 from tf_gnc.cli.command import Call, Command, FlagSet, Work
 from tf_gnc.cli.tensorflow_start import start_tensorflow
@@ -19,7 +20,6 @@ from tf_gnc.data import DATASETS
 from tf_gnc.distribute.strategies import STRATEGIES, is_chief
 from tf_gnc.experiments import RunConfig, build_model, make_config
 from tf_gnc.experiments.run.environment import environment
-from tf_gnc.experiments.settings import setting, settings_of
 from tf_gnc.step.train_step import GNCModel
 
 _USAGE = "tf-gnc doctor"
@@ -42,10 +42,6 @@ class DoctorFlags:
         "How the work is distributed; auto: as the machine and its "
         "environment suggest.",
         "auto", choices=STRATEGIES, group="This run",
-    )  # fmt: skip
-    verbose: bool = setting(
-        "Show TensorFlow's messages, and tracebacks of errors.",
-        False, group="This run",
     )  # fmt: skip
 
 

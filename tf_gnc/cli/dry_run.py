@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tf_gnc._settings import settings_of
 from tf_gnc.cli.config_flags import chosen_of
 from tf_gnc.experiments import RunConfig
 from tf_gnc.experiments.defaults import decided_by_data, split
 from tf_gnc.experiments.methods import flat, known_to, settings_for
 from tf_gnc.experiments.recipes import RECIPES
-from tf_gnc.experiments.settings import settings_of
 
 
 def describe(config: RunConfig, given: Mapping[str, Any]) -> str:

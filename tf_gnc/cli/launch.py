@@ -4,7 +4,17 @@ All of what it does is in tf_gnc.launch.launcher. Imports no TensorFlow:
 it must start at once and stay small beside the processes that it starts.
 """
 
-from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
+import dataclasses
+
+from tf_gnc._settings import setting
+from tf_gnc.cli.command import (
+    Call,
+    Command,
+    FlagSet,
+    UsageError,
+    Work,
+    comma_list,
+)
 from tf_gnc.cli.main import COMMANDS
 from tf_gnc.launch.launcher import Launcher, child_command
 
@@ -27,6 +37,34 @@ _SUMMARY = (
 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaunchFlags:
+    """What `Launcher` takes."""
+
+    processes: int | None = setting(
+        "How many to start on this machine. A process takes all GPUs "
+        "that it sees: with GPUs use one for each machine. Default: 1.",
+        None, minimum=1, group="Processes",
+    )  # fmt: skip
+    max_restarts: int | None = setting(
+        "How often to start all again when one has died. A long run "
+        "should outlive a lost machine or a full memory, and a mistake "
+        "costs a few short starts; 0 for none. Default: 3.",
+        None, minimum=0, group="Processes",
+    )  # fmt: skip
+    machines: str | None = setting(
+        "host:port of all machines, with commas between them. Start the "
+        "launcher on each, with the same list. Each process takes a "
+        "port: that one and those after it. Default: only this machine, "
+        "any free ports.",
+        None, group="Several machines",
+    )  # fmt: skip
+    machine_rank: int | None = setting(
+        "This machine's place in --machines, from 0.",
+        None, minimum=0, group="Several machines",
+    )  # fmt: skip
+
+
 def _prepare(call: Call) -> Work:
     arguments = list(call.arguments)
     if "--" not in arguments:
@@ -42,41 +80,14 @@ def _prepare(call: Call) -> Work:
         )
     given = call.given
     if "machines" in given:
-        names = given["machines"].split(",")
-        given["machines"] = [name.strip() for name in names]
+        given["machines"] = comma_list(given["machines"])
     return Launcher(child_command(words, COMMANDS), **given).run
 
 
 def build_flags() -> FlagSet:
     """Returns the flags of `tf-gnc launch`."""
     flag_set = FlagSet(_USAGE, _SUMMARY, words=_COMMAND)
-    with flag_set.group("Processes"):
-        flag_set.integer(
-            "processes",
-            "How many to start on this machine. A process takes all GPUs "
-            "that it sees: with GPUs use one for each machine. Default: 1.",
-            minimum=1,
-        )
-        flag_set.integer(
-            "max_restarts",
-            "How often to start all again when one has died. A long run "
-            "should outlive a lost machine or a full memory, and a mistake "
-            "costs a few short starts; 0 for none. Default: 3.",
-            minimum=0,
-        )
-    with flag_set.group("Several machines"):
-        flag_set.text(
-            "machines",
-            "host:port of all machines, with commas between them. Start the "
-            "launcher on each, with the same list. Each process takes a "
-            "port: that one and those after it. Default: only this machine, "
-            "any free ports.",
-        )
-        flag_set.integer(
-            "machine_rank",
-            "This machine's place in --machines, from 0.",
-            minimum=0,
-        )
+    flag_set.add(LaunchFlags)
     return flag_set
 
 

@@ -6,7 +6,6 @@ what is printed is what the command has to say.
 """
 
 import contextlib
-import dataclasses
 import difflib
 import functools
 import importlib
@@ -20,52 +19,21 @@ from typing import Any
 from tf_gnc._version import __version__
 from tf_gnc.cli.tensorflow_start import quiet_start
 
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A subcommand, before it is imported.
-
-    Attributes:
-        module: Has a `COMMAND`, a `tf_gnc.cli.command.Command`.
-        summary: One line for `tf-gnc --help`.
-    """
-
-    module: str
-    summary: str
-
-
-COMMANDS: Mapping[str, Entry] = types.MappingProxyType(
+COMMANDS: Mapping[str, str] = types.MappingProxyType(
     {
-        "train": Entry(
-            "tf_gnc.cli.train",
-            "Train a model; with no flags, GNC on handwritten digits.",
-        ),
-        "compare": Entry(
-            "tf_gnc.cli.compare",
-            "Compare methods over several seeds; a table and a page.",
-        ),
-        "reproduce": Entry(
-            "tf_gnc.cli.reproduce",
-            "Run a table of the paper from its recipes.",
-        ),
-        "tune": Entry(
-            "tf_gnc.cli.tune",
-            "Search the noise's coefficient alpha on short runs.",
-        ),
-        "analyze": Entry(
-            "tf_gnc.cli.analyze",
-            "Draw the paper's figures from what runs have recorded.",
-        ),
-        "launch": Entry(
-            "tf_gnc.cli.launch",
-            "Run a command in several processes that train together.",
-        ),
-        "doctor": Entry(
-            "tf_gnc.cli.doctor",
-            "Check that a run would fit and that its noise would be on.",
-        ),
+        "train": "Train a model; with no flags, GNC on handwritten digits.",
+        "compare": "Compare methods over several seeds; a table and a page.",
+        "reproduce": "Run a table of the paper from its recipes.",
+        "tune": "Search the noise's coefficient alpha on short runs.",
+        "analyze": "Draw the paper's figures from what runs have recorded.",
+        "launch": "Run a command in several processes that train together.",
+        "doctor": "Check that a run would fit and that its noise would be on.",
     }
 )
+"""The subcommands, each with a line for `tf-gnc --help`.
+
+Each has a module of its name in this folder, with a `COMMAND`.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +83,7 @@ def _load(name: str, arguments: Sequence[str]) -> Any:
     if name != "launch":
         quiet = quiet_start(arguments)
     with quiet:
-        return importlib.import_module(COMMANDS[name].module).COMMAND
+        return importlib.import_module(f"tf_gnc.cli.{name}").COMMAND
 
 
 def _help() -> str:
@@ -126,7 +94,7 @@ def _help() -> str:
         "Usage: tf-gnc <command> [--flags]",
         "",
         "Commands:",
-        *(f"  {name:{width}}  {c.summary}" for name, c in COMMANDS.items()),
+        *(f"  {name:{width}}  {text}" for name, text in COMMANDS.items()),
         "",
         "`tf-gnc <command> --help` lists a command's flags, "
         "`tf-gnc --version` the version.",

@@ -5,17 +5,19 @@ how, what must be so before the first run is started, and how they stop. Knows
 neither what is run nor what is made of the results.
 """
 
+import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import tensorflow as tf
 
 from tf_gnc import threads
+from tf_gnc._settings import setting
 from tf_gnc.cli import child
-from tf_gnc.cli.command import Call, FlagSet, Stopped, UsageError
-from tf_gnc.cli.progress import RunsDisplay
+from tf_gnc.cli.command import Call, Stopped, UsageError
+from tf_gnc.cli.progress import Console, RunsDisplay, show_runs
 from tf_gnc.cli.tensorflow_start import quiet_start
 from tf_gnc.distribute.environment import find_cluster, tpu_name
 from tf_gnc.experiments.config import RunConfig
@@ -23,20 +25,20 @@ from tf_gnc.experiments.run.task import ManyRuns
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 from tf_gnc.launch.pool import Pool
 
-JOBS = (
-    "Runs side by side; they share the cores. Default: one for each core, or "
-    "one if there is a GPU or TPU."
-)
-"""Help of the flag `--jobs`."""
-
 
 class RunsFailed(Exception):
     """Some runs have failed; the message says which."""
 
 
-def define_jobs(flag_set: FlagSet) -> None:
-    """Defines the flag for the number of runs side by side."""
-    flag_set.integer("jobs", JOBS, minimum=1)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JobsFlag:
+    """How many runs at a time."""
+
+    jobs: int | None = setting(
+        "Runs side by side; they share the cores. Default: one for each core, "
+        "or one if there is a GPU or TPU.",
+        None, minimum=1, group="This run",
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,26 @@ class RunMany:
 
     jobs: int
     cores: Sequence[int]
+
+    @contextlib.contextmanager
+    def show(
+        self, console: Console, left: int, amount: str, directory: ManyRuns
+    ) -> Iterator[RunsDisplay]:
+        """Says what there is to do, and yields what shows how far it is.
+
+        Args:
+            console: Where to print.
+            left: How many runs are still to do; nothing is said of 0.
+            amount: That in words.
+            directory: Whose they are.
+        """
+        if left:
+            console.say(
+                f"{amount} to do, on {len(self.cores)} cores, in "
+                f"{directory.directory}"
+            )
+        with show_runs(console, left, directory.describe) as display:
+            yield display
 
     def __call__(
         self,

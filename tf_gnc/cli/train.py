@@ -15,6 +15,7 @@ import tensorflow as tf
 from rich.table import Table
 
 from tf_gnc import _check
+from tf_gnc._settings import setting, values_of
 from tf_gnc.callbacks.measures import CHEAP, FULL
 from tf_gnc.cli import config_flags, dry_run, progress
 from tf_gnc.cli.command import (
@@ -24,6 +25,7 @@ from tf_gnc.cli.command import (
     Stopped,
     UsageError,
     Work,
+    comma_list,
 )
 from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.distribute.strategies import STRATEGIES
@@ -38,7 +40,6 @@ from tf_gnc.experiments import (
 )
 from tf_gnc.experiments.recipes import RECIPES
 from tf_gnc.experiments.run.recording import Recording
-from tf_gnc.experiments.settings import setting
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 
 USAGE = "tf-gnc train"
@@ -60,39 +61,39 @@ _FAILURES = (
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
+_run = functools.partial(setting, group="This run")
+_measurement = functools.partial(setting, group="Measurements")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainFlags:
     """Flags that say where and how, and change nothing in the results."""
 
-    run_dir: str | None = setting(
+    run_dir: str | None = _run(
         "A new or empty directory for the results. Default: "
         "runs/<dataset>-<method>-<time>.",
-        None, group="This run",
-    )  # fmt: skip
-    backup: str = setting(
+        None,
+    )
+    backup: str = _run(
         "When to back the run up: `epoch`, a number of steps, `never`, or "
         "`auto`: as epochs end, but not twice within 30 seconds.",
-        "auto", group="This run",
+        "auto",
     )  # fmt: skip
-    resume: bool = setting(
+    resume: bool = _run(
         "Take up the run in --run_dir where its last backup is, if there is "
         "one. `tf-gnc launch` asks for it by itself when it starts again.",
-        False, group="This run",
+        False,
     )  # fmt: skip
-    strategy: str = setting(
+    strategy: str = _run(
         "Which devices to use. auto: several processes where TF_CONFIG or "
         "Slurm say so, else a TPU, else several GPUs, else one device.",
-        "auto", choices=STRATEGIES, group="This run",
+        "auto", choices=STRATEGIES,
     )  # fmt: skip
-    dry_run: bool = setting(
+    dry_run: bool = _run(
         "Only print the configuration, each value with where it comes from.",
-        False, group="This run",
+        False,
     )  # fmt: skip
-    verbose: bool = setting(
-        "Show TensorFlow's messages, and tracebacks of errors.",
-        False, group="This run",
-    )  # fmt: skip
-    probe: str = setting(
+    probe: str = _measurement(
         "What to measure, with commas between names; rows go to "
         "probe.jsonl, and `tf-gnc analyze` draws them; each number's mean "
         "over an epoch goes to metrics.jsonl as probe_NAME. At next to no "
@@ -103,22 +104,22 @@ class TrainFlags:
         "pass over all training examples, not augmented. Training goes on "
         "as if nothing had been measured, only later; the time is part of "
         "the run's seconds. Default: nothing.",
-        "", group="Measurements",
+        "",
     )  # fmt: skip
-    probe_every: int | None = setting(
+    probe_every: int | None = _measurement(
         "Steps from one measurement to the next. Default: those of an epoch.",
-        None, minimum=1, group="Measurements",
+        None, minimum=1,
     )  # fmt: skip
-    log_dir: str | None = setting(
+    log_dir: str | None = _measurement(
         "A directory where TensorBoard reads the numbers of --probe by "
         "step. Default: nowhere.",
-        None, group="Measurements",
-    )  # fmt: skip
-    checkpoint_every: int | None = setting(
+        None,
+    )
+    checkpoint_every: int | None = _measurement(
         "Keep the whole model each time so many epochs have ended, as "
         "checkpoints/epoch-0010.keras and so on, to be measured "
         "afterwards: `tf-gnc analyze RUN --measure=...`. Default: never.",
-        None, minimum=1, group="Measurements",
+        None, minimum=1,
     )  # fmt: skip
 
     def recording(self) -> Recording:
@@ -153,12 +154,12 @@ class TrainFlags:
 
 
 def _prepare(call: Call) -> Work:
-    flags = config_flags.values_of(TrainFlags, call.given)
+    flags = values_of(TrainFlags, call.given)
     config = config_of(call.given)
     if flags.dry_run:
         return lambda: print(dry_run.describe(config, call.given))
     save_freq, recording = flags.save_freq(), flags.recording()
-    strategy = start_tensorflow(config.threads, flags.verbose, flags.strategy)
+    strategy = start_tensorflow(config.threads, call.verbose, flags.strategy)
     # Started again by the launcher, a command goes on where it was.
     again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
     placement = Placement(strategy, save_freq, flags.resume or again, recording)
@@ -196,8 +197,7 @@ def measures_of(text: str) -> list[str]:
         >>> measures_of("similarity, spectrum")
         ['similarity', 'spectrum']
     """
-    names = [name.strip() for name in text.split(",")]
-    return list(dict.fromkeys(name for name in names if name))
+    return [name for name in dict.fromkeys(comma_list(text)) if name]
 
 
 def _train(prepared: PreparedRun) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tf_gnc import _check
+from tf_gnc._settings import REQUIRED, setting, settings_of
 from tf_gnc.data import DATASETS
 from tf_gnc.experiments import methods
-from tf_gnc.experiments.settings import REQUIRED, setting, settings_of
 from tf_gnc.experiments.user_code import check_own, is_own
 from tf_gnc.models import MODELS
 

@@ -12,10 +12,10 @@ from fractions import Fraction
 from typing import Any
 
 from tf_gnc import _check
+from tf_gnc._settings import settings_of
 from tf_gnc.data import DATASETS, DatasetDefaults
 from tf_gnc.experiments import methods
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.settings import settings_of
 from tf_gnc.experiments.user_code import is_own
 from tf_gnc.schedules import linear_scaling
 

@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from tf_gnc._settings import settings_of
 from tf_gnc.experiments.compare.plan import Plan
 from tf_gnc.experiments.compare.statistics import Column, machines
 from tf_gnc.experiments.compare.table import Table
 from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.run.task import Result
-from tf_gnc.experiments.settings import settings_of
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e;

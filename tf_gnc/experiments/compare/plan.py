@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check, data
+from tf_gnc._settings import settings_of
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config, split
 from tf_gnc.experiments.methods import check_method, flat, settings_for
@@ -21,7 +22,6 @@ from tf_gnc.experiments.run.building import (
 )
 from tf_gnc.experiments.run.directory import as_file_name
 from tf_gnc.experiments.run.task import ManyRuns, Result
-from tf_gnc.experiments.settings import settings_of
 
 
 @dataclasses.dataclass(frozen=True)

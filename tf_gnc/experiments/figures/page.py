@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from tf_gnc import _files
+from tf_gnc._settings import settings_of
 from tf_gnc.callbacks.measures import FULL
 from tf_gnc.experiments.compare import page
 from tf_gnc.experiments.config import RunConfig
@@ -18,7 +19,6 @@ from tf_gnc.experiments.figures.recorded_runs import (
 )
 from tf_gnc.experiments.figures.registry import DRAWINGS
 from tf_gnc.experiments.figures.style import png, svg
-from tf_gnc.experiments.settings import settings_of
 
 _SHOWN = ("dataset", "model", "method", "seed", "num_workers", "batch_size",
           "epochs", "learning_rate")  # fmt: skip

@@ -10,16 +10,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
-from tf_gnc.experiments.methods.combination import (
-    Combination,
-    gnc_to_rnc,
-    no_noise,
-)
-from tf_gnc.experiments.settings import (
+from tf_gnc._settings import (
     REQUIRED,
     Setting,
     first_line,
     settings_of_call,
+)
+from tf_gnc.experiments.methods.combination import (
+    Combination,
+    gnc_to_rnc,
+    no_noise,
 )
 from tf_gnc.experiments.user_code import check_own, is_own, load_rule
 from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
+from tf_gnc._settings import settings_of
 from tf_gnc.data import DATASETS
 from tf_gnc.experiments.compare.plan import Plan, Published, make_plan
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config, split
 from tf_gnc.experiments.methods import PAPER_METHODS, known_to
-from tf_gnc.experiments.settings import settings_of
 from tf_gnc.experiments.user_code import is_own
 
 NOT_RUN = "not run here"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
+from tf_gnc._settings import settings_of
 from tf_gnc.data import hold_out
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods import METHODS, settings_of_method
@@ -21,7 +22,6 @@ from tf_gnc.experiments.run.building import (
     load_images,
     steps_of_epoch,
 )
-from tf_gnc.experiments.settings import settings_of
 
 KINDS = ("grid", "golden", "tpe")
 

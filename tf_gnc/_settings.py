@@ -60,6 +60,11 @@ class Setting:
     )
     indifferent: bool = False
 
+    @property
+    def help_with_default(self) -> str:
+        """The help, and the default unless the help itself has it."""
+        return with_default(self.help, show_default(self.default))
+
     def checked(self, value: Any) -> Any:
         """Returns a legal value as a plain Python type.
 
@@ -143,6 +148,17 @@ def settings_of(cls: type) -> Mapping[str, Setting]:
     }
 
 
+def values_of(described: type, given: Mapping[str, Any]) -> Any:
+    """Returns an object of a dataclass that describes settings.
+
+    Args:
+        described: The dataclass.
+        given: Values by name, others' among them.
+    """
+    names = settings_of(described)
+    return described(**{n: v for n, v in given.items() if n in names})
+
+
 def settings_of_call(
     make: Callable[..., Any], without: Iterable[str] = ()
 ) -> dict[str, Setting]:
@@ -186,6 +202,22 @@ def first_line(make: Callable[..., Any]) -> str:
     """Returns the first line of a docstring, without the full stop."""
     lines = (inspect.getdoc(make) or make.__qualname__).splitlines()
     return lines[0].rstrip(".")
+
+
+def show_default(value: Any) -> str:
+    """Returns a default in words; "" for none."""
+    if value is None or value is REQUIRED:
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def with_default(text: str, word: str) -> str:
+    """Returns a help text that ends with the default, if there is one."""
+    if not word or "Default:" in text:
+        return text
+    return f"{text} Default: {word}."
 
 
 def _described(
