@@ -221,7 +221,7 @@ def test_python__most_of_it__is_run():
 
 def _flags_of(command):
     """The flags that a command has."""
-    module = importlib.import_module(COMMANDS[command].module)
+    module = importlib.import_module(f"tf_gnc.cli.{command}")
     values = module.build_flags().values
     names = {"help", *values}
     return names | {f"no{name}" for name in values if values[name].boolean}
