@@ -110,7 +110,8 @@ def measure_imagenet() -> None:
     with tempfile.TemporaryDirectory() as directory:
         records = write_records(directory)
         options = {"batch_size": 64, "seed": 0}
-        raw = shards.training_records(records, **options).batch(64)
+        batches = pipeline.check_batches(records.num_examples, **options)
+        raw = shards.training_records(records, batches).batch(64)
         show("raw records", raw)
         full = data.DATASETS["imagenet2012"].preprocess
         for what, preprocess in {
@@ -122,7 +123,9 @@ def measure_imagenet() -> None:
             )
             show(what, training)
         # As one of four processes has it.
-        rows = image_files.training_dataset(records, rows=(0, 16), **options)
+        rows = image_files.training_dataset(
+            records, full, rows=(0, 16), **options
+        )
         show("rows 0 to 15", rows, 16)
 
 

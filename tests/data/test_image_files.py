@@ -12,8 +12,10 @@ from tests import imagenet_files
 from tests.imagenet_files import NUM_FILES, NUM_TEST, NUM_TRAIN
 from tf_gnc import data
 from tf_gnc.data import image_files, shards
+from tf_gnc.data.pipeline import check_batches
 
 BATCH = 8
+BATCHES = {"batch_size": BATCH, "seed": 1}
 PLAIN = data.Preprocess((0.0,), (1.0,))
 FULL = data.DATASETS["imagenet2012"].preprocess
 
@@ -37,12 +39,7 @@ def whole(records):
 
 
 def training_dataset(records, **arguments):
-    defaults = {
-        "batch_size": BATCH,
-        "seed": 1,
-        "image_size": 8,
-        "preprocess": FULL,
-    }
+    defaults = {**BATCHES, "image_size": 8, "preprocess": FULL}
     return image_files.training_dataset(records, **{**defaults, **arguments})
 
 
@@ -172,7 +169,8 @@ def test_training_dataset__rows_and_first_step__parse_nothing_else(records):
     dataset = training_dataset(picky, rows=(2, 4), first_step=3)
     # Without its prefetching, which would go on into the next epoch.
     got = shards.training_records(
-        picky, batch_size=BATCH, seed=1, rows=(2, 4), first_step=3
+        picky,
+        check_batches(NUM_TRAIN, **BATCHES, rows=(2, 4), first_step=3),
     ).take(wanted.size)
     got = [int(parse(raw)[1]) for _, raw in got]
     assert got == wanted.ravel().tolist()
@@ -195,7 +193,9 @@ def test_training_dataset__rows_of_one_lane__other_files_stay_closed(
     for i in used:
         shutil.copy(records.paths[i], paths[i])
     few = shards.Records(tuple(paths), records.lengths, records.parse)
-    rows = shards.training_records(few, batch_size=BATCH, seed=1, rows=(0, 2))
+    rows = shards.training_records(
+        few, check_batches(NUM_TRAIN, **BATCHES, rows=(0, 2))
+    )
     got = [int(few.parse(raw)[1]) for _, raw in rows.take(want.size)]
     assert got == want.ravel().tolist()
 

@@ -14,12 +14,15 @@ Symbols   n     number of examples
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from tf_gnc import _check
 from tf_gnc.data import _random_bits, shards
+from tf_gnc.data.pipeline import check_batches, endless
 from tf_gnc.data.preprocess import Preprocess
 from tf_gnc.data.shards import Records
 
@@ -61,45 +64,26 @@ class ImageFiles:
         return (self.image_size, self.image_size, 3)
 
     def training(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        augment: bool = True,
-        erasing: bool = True,
-        rows: tuple[int, int] | None = None,
-        first_step: int = 0,
+        self, *, augment: bool = True, erasing: bool = True, **batches: Any
     ) -> tf.data.Dataset:
-        """Returns endless training batches; see `training_dataset`."""
+        """Returns endless training batches; see `Source` for its arguments."""
+        preprocess = self.preprocess.chosen(augment, erasing)
         return training_dataset(
-            self.train,
-            batch_size=batch_size,
-            seed=seed,
-            preprocess=self.preprocess.chosen(augment, erasing),
-            rows=rows,
-            first_step=first_step,
-            image_size=self.image_size,
+            self.train, preprocess, self.image_size, **batches
         )
 
     def evaluation(self) -> tf.data.Dataset:
         """Returns every test example once, in order."""
         return evaluation_dataset(
-            self.test,
-            _EVALUATION_BATCH,
-            self.preprocess,
-            image_size=self.image_size,
+            self.test, _EVALUATION_BATCH, self.preprocess, self.image_size
         )
 
 
 def training_dataset(
     records: Records,
-    *,
-    batch_size: int,
-    seed: int,
     preprocess: Preprocess,
-    rows: tuple[int, int] | None = None,
-    first_step: int = 0,
     image_size: int = 224,
+    **batches: Any,
 ) -> tf.data.Dataset:
     """Returns endless shuffled, augmented batches.
 
@@ -110,57 +94,32 @@ def training_dataset(
     Deviation from the paper: none. That code also varies brightness, contrast
     and saturation, of which the paper says nothing.
 
-    Each epoch is a fresh order of the examples, a function of (seed, epoch),
-    cut into `steps_per_epoch(n, batch_size)` batches. What augmentation does
-    to an example is a function of (seed, epoch, example). `shards.py` says
-    how the order is made and what is read.
+    The rest is as in `pipeline.training_dataset`. `shards.py` says how the
+    order is made and what is read; only the rows that are asked for are
+    decoded.
 
     Args:
         records: The examples.
-        batch_size: Examples per global batch, at most n.
-        seed: At least 0.
         preprocess: Augmentation and normalisation. Without `zoom` the window
             is that of evaluation.
-        rows: `(a, b)` yields only rows a to b - 1 of each global batch, and
-            decodes no others. Default: all rows.
-        first_step: Starts with the batch of this step. What lies before it in
-            the same epoch is passed over in the files, not decoded.
         image_size: Height and width of the result.
-
-    Returns:
-        An infinite data set of (float32 images, int64 labels), with static
-        shapes `(b - a, image_size, image_size, 3)` and `(b - a,)`.
-
-    Raises:
-        ValueError: If a number is out of range, `batch_size` above n
-            included.
+        **batches: `batch_size`, `seed`, `rows` and `first_step`, as there.
     """
     image_size = _check.integer("image_size", image_size, minimum=1)
-    examples = shards.training_records(
-        records,
-        batch_size=batch_size,
-        seed=seed,
-        rows=rows,
-        first_step=first_step,
-    )
+    wanted = check_batches(records.num_examples, **batches)
 
     def load(seed: tf.Tensor, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        def window(size: tf.Tensor) -> tf.Tensor:
-            if preprocess.zoom:
-                return random_window(size, seed)
-            return central_window(size, _CENTRAL_SHARE)
-
+        window = _evaluation_window
+        if preprocess.zoom:
+            window = functools.partial(random_window, seed=seed)
         contents, label = records.parse(raw)
         image = decode(contents, window, image_size)
         return preprocess.training(image[None], seed[None])[0], label
 
-    start, stop = rows or (0, batch_size)
+    examples = shards.training_records(records, wanted)
     dataset = examples.map(load, tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(stop - start, drop_remainder=True)
-    endless = tf.data.experimental.assert_cardinality(
-        tf.data.INFINITE_CARDINALITY
-    )
-    return dataset.apply(endless).prefetch(2)
+    num_rows = wanted.stop - wanted.start
+    return endless(dataset.batch(num_rows, drop_remainder=True))
 
 
 def evaluation_dataset(
@@ -172,29 +131,15 @@ def evaluation_dataset(
     """Returns every example once, in order, its central part, normalised.
 
     That part is 224/256 of the shorter side, the square that is left of a
-    picture that is scaled to 256 and cropped to 224.
-
-    Args:
-        records: The examples.
-        batch_size: Examples per batch; the last one holds what is left.
-        preprocess: Normalisation; its augmentation plays no part here.
-        image_size: Height and width of the result.
-
-    Returns:
-        A finite data set of (float32 images, int64 labels).
-
-    Raises:
-        ValueError: If `batch_size` or `image_size` is below 1.
+    picture that is scaled to 256 and cropped to 224. The rest is as in
+    `pipeline.evaluation_dataset`.
     """
     batch_size = _check.integer("batch_size", batch_size, minimum=1)
     image_size = _check.integer("image_size", image_size, minimum=1)
 
-    def window(size: tf.Tensor) -> tf.Tensor:
-        return central_window(size, _CENTRAL_SHARE)
-
     def load(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         contents, label = records.parse(raw)
-        image = decode(contents, window, image_size)
+        image = decode(contents, _evaluation_window, image_size)
         return preprocess.evaluation(image[None])[0], label
 
     dataset = shards.evaluation_records(records)
@@ -269,6 +214,10 @@ def random_window(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     room = tf.cast(size - chosen + 1, tf.float32)
     window = tf.concat([tf.cast(draws[:2] * room, tf.int32), chosen], axis=0)
     return tf.where(tf.reduce_any(fits), window, central_window(size, 1.0))
+
+
+def _evaluation_window(size: tf.Tensor) -> tf.Tensor:
+    return central_window(size, _CENTRAL_SHARE)
 
 
 def central_window(size: tf.Tensor, share: float) -> tf.Tensor:

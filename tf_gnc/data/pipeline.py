@@ -15,6 +15,9 @@ Symbols   n      number of examples
           seeds  (m, 2): a number from (seed, epoch), and the example's index
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
@@ -101,57 +104,73 @@ def training_dataset(
         [[4, 2], [3, 1], [1, 0], [2, 4]]
     """
     _check_arrays(images, labels)
-    num_steps = steps_per_epoch(len(images), batch_size)
-    seed = _check.integer("seed", seed, minimum=0, maximum=2**63 - 1)
-    first_step = _check.integer("first_step", first_step, minimum=0)
-    start, stop = check_rows(rows, batch_size)
-    preprocess = Preprocess() if preprocess is None else preprocess
+    preprocess = preprocess or Preprocess()
     if preprocess.zoom:
         raise ValueError(
             "`preprocess` must have zoom=False for pictures in memory, which "
             "all have their final size, got zoom=True. Use padding=4 instead, "
             "or read from files with tf_gnc.data.ImageFiles."
         )
+    return shuffled_arrays(
+        images,
+        labels,
+        preprocess.training,
+        batch_size=batch_size,
+        seed=seed,
+        rows=rows,
+        first_step=first_step,
+    )
+
+
+def shuffled_arrays(
+    x: np.ndarray,
+    y: np.ndarray,
+    augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
+    **batches: Any,
+) -> tf.data.Dataset:
+    """Returns endless batches; all but pictures in `training_dataset`.
+
+    Args:
+        x: n examples.
+        y: Their labels.
+        augment: Makes of some examples, and their seeds, what a batch holds.
+        **batches: As for `check_batches`.
+    """
+    batches = check_batches(len(x), **batches)
+    num_rows = batches.stop - batches.start
+    with tf.device("CPU:0"):
+        all_x, all_y = tf.constant(x), tf.constant(y)
 
     def epoch_seeds(epoch: tf.Tensor) -> tf.Tensor:
-        seeds = example_seeds(seed, epoch, len(images))
-        seeds = tf.reshape(
-            seeds[: num_steps * batch_size], (num_steps, batch_size, 2)
-        )
-        skip = tf.where(epoch == first_step // num_steps, first_step, 0)
-        return tf.reshape(seeds[skip % num_steps :, start:stop], (-1, 2))
-
-    dataset = tf.data.Dataset.counter(first_step // num_steps)
-    seeds = dataset.map(epoch_seeds)
-    dataset = _examples(seeds, images, labels, preprocess, stop - start)
-    endless = tf.data.experimental.assert_cardinality(
-        tf.data.INFINITE_CARDINALITY
-    )
-    return dataset.apply(endless).prefetch(2)
-
-
-def _examples(
-    seeds: tf.data.Dataset,
-    images: np.ndarray,
-    labels: np.ndarray,
-    preprocess: Preprocess,
-    num_rows: int,
-) -> tf.data.Dataset:
-    """Returns batches of `num_rows` examples, given vectors of their seeds."""
-    with tf.device("CPU:0"):
-        all_images, all_labels = tf.constant(images), tf.constant(labels)
+        seeds = example_seeds(batches.seed, epoch, len(x))
+        used = seeds[: batches.per_epoch * batches.size]
+        seeds = tf.reshape(used, (batches.per_epoch, batches.size, 2))
+        skip = tf.where(epoch == batches.first_epoch, batches.skipped, 0)
+        own = seeds[skip:, batches.start : batches.stop]
+        return tf.reshape(own, (-1, 2))
 
     def load(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         index = seeds[:, 1]
-        chosen = preprocess.training(tf.gather(all_images, index), seeds)
-        return chosen, tf.gather(all_labels, index)
+        chosen = tf.gather(all_x, index)
+        if augment is not None:
+            chosen = augment(chosen, seeds)
+        return chosen, tf.gather(all_y, index)
 
+    seeds = tf.data.Dataset.counter(batches.first_epoch).map(epoch_seeds)
     # Chunks may span two steps and two epochs, since each row has its seed.
     chunks = seeds.rebatch(min(num_rows, _CHUNK), drop_remainder=True)
     dataset = chunks.map(load, tf.data.AUTOTUNE, deterministic=True)
     if num_rows > _CHUNK:
         dataset = dataset.rebatch(num_rows, drop_remainder=True)
-    return dataset
+    return endless(dataset)
+
+
+def endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a data set that is known to have no end, made ahead of use."""
+    known = tf.data.experimental.assert_cardinality(
+        tf.data.INFINITE_CARDINALITY
+    )
+    return dataset.apply(known).prefetch(2)
 
 
 def evaluation_dataset(
@@ -185,7 +204,7 @@ def evaluation_dataset(
     """
     _check_arrays(images, labels)
     batch_size = _check.integer("batch_size", batch_size, minimum=1)
-    preprocess = Preprocess() if preprocess is None else preprocess
+    preprocess = preprocess or Preprocess()
     with tf.device("CPU:0"):
         all_images, all_labels = tf.constant(images), tf.constant(labels)
 
@@ -239,16 +258,35 @@ def _check_arrays(images: np.ndarray, labels: np.ndarray) -> None:
         )
 
 
-def check_rows(
-    rows: tuple[int, int] | None, batch_size: int
-) -> tuple[int, int]:
-    """Returns `rows`, by default all of them; raises if there are no such."""
-    if rows is None:
-        return 0, batch_size
-    start, stop = rows
+class Batches(NamedTuple):
+    """Which rows of which batches; what `check_batches` has found legal."""
+
+    size: int
+    per_epoch: int
+    seed: int
+    start: int
+    stop: int
+    first_epoch: int
+    skipped: int  # batches of the first epoch
+
+
+def check_batches(
+    num_examples: int,
+    *,
+    batch_size: int,
+    seed: int,
+    rows: tuple[int, int] | None = None,
+    first_step: int = 0,
+) -> Batches:
+    """Checks what `training_dataset` and others are given by these names."""
+    per_epoch = steps_per_epoch(num_examples, batch_size)
+    seed = _check.integer("seed", seed, minimum=0, maximum=2**63 - 1)
+    first_step = _check.integer("first_step", first_step, minimum=0)
+    start, stop = map(int, rows or (0, batch_size))
     if not 0 <= start < stop <= batch_size:
         raise ValueError(
             "`rows` must be (a, b) with 0 <= a < b <= batch_size, got "
             f"rows=({start}, {stop}) with batch_size={batch_size}."
         )
-    return int(start), int(stop)
+    begun = divmod(first_step, per_epoch)
+    return Batches(batch_size, per_epoch, seed, start, stop, *begun)

@@ -28,9 +28,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tf_gnc import _check
 from tf_gnc.data import _random_bits
-from tf_gnc.data.pipeline import check_rows, example_seeds, steps_per_epoch
+from tf_gnc.data.pipeline import Batches, example_seeds
 
 _WINDOW = 18  # salt; pipeline.py has 16 and 17
 
@@ -63,51 +62,31 @@ class Records:
         return sum(self.lengths)
 
 
-def training_records(
-    records: Records,
-    *,
-    batch_size: int,
-    seed: int,
-    rows: tuple[int, int] | None = None,
-    first_step: int = 0,
-) -> tf.data.Dataset:
+def training_records(records: Records, batches: Batches) -> tf.data.Dataset:
     """Returns the endless sequence of some rows of all batches, one by one.
 
-    Each epoch is a fresh order of the examples, cut into
-    `steps_per_epoch(n, batch_size)` batches.
-
-    Args:
-        records: What to read.
-        batch_size: Examples per global batch, at most n.
-        seed: At least 0.
-        rows: `(a, b)`: only rows a to b - 1 of each global batch. Default:
-            all rows.
-        first_step: Starts with the batch of this step. The records before it
-            in the same epoch are passed over in the files.
+    The order is that of `training_dataset` in pipeline.py, but for the lanes.
 
     Returns:
         A data set of (seed, record): int64 `(2,)`, a number from (seed,
         epoch) and the example's index; and a string.
-
-    Raises:
-        ValueError: If a number is out of range.
     """
-    num_steps = steps_per_epoch(records.num_examples, batch_size)
-    seed = _check.integer("seed", seed, minimum=0, maximum=2**63 - 1)
-    first_step = _check.integer("first_step", first_step, minimum=0)
-    start, stop = check_rows(rows, batch_size)
-    num_lanes = _num_lanes(batch_size, len(records.paths))
-    block = batch_size // num_lanes  # rows of a lane in each batch
-    own_lanes = tf.data.Dataset.range(start // block, -(-stop // block))
+    num_lanes = _num_lanes(batches.size, len(records.paths))
+    block = batches.size // num_lanes  # rows of a lane in each batch
+    own_lanes = tf.data.Dataset.range(
+        batches.start // block, -(-batches.stop // block)
+    )
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        begun = tf.cast(epoch == first_step // num_steps, tf.int64)
-        skip = begun * (first_step % num_steps * block)
+        begun = tf.cast(epoch == batches.first_epoch, tf.int64)
+        # Passed over in the files.
+        skip = begun * (batches.skipped * block)
 
         def own_rows(lane: tf.Tensor) -> tf.data.Dataset:
-            first, last = start - lane * block, stop - lane * block
-            first = tf.maximum(first, 0)
-            blocks = _lane(records, (seed, epoch), (lane, num_lanes), skip)
+            first = tf.maximum(batches.start - lane * block, 0)
+            last = batches.stop - lane * block
+            key = batches.seed, epoch
+            blocks = _lane(records, key, (lane, num_lanes), skip)
             return blocks.batch(block, drop_remainder=True).map(
                 lambda seeds, raw: (seeds[first:last], raw[first:last])
             )
@@ -119,7 +98,7 @@ def training_records(
             deterministic=True,
         ).unbatch()
 
-    return tf.data.Dataset.counter(first_step // num_steps).flat_map(one_epoch)
+    return tf.data.Dataset.counter(batches.first_epoch).flat_map(one_epoch)
 
 
 def evaluation_records(records: Records) -> tf.data.Dataset:
@@ -145,11 +124,8 @@ def _lane(
 ) -> tf.data.Dataset:
     """Returns (seed, record) for each example of a lane but the first `skip`.
 
-    Args:
-        records: What to read.
-        key: The run's seed, and the epoch.
-        which: The lane, and how many there are.
-        skip: How many examples to leave out.
+    `key` is the run's seed and the epoch, `which` the lane and how many there
+    are.
     """
     lane, num_lanes = which
     shards = example_seeds(*key, len(records.paths))  # (files, 2)

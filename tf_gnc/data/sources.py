@@ -1,7 +1,7 @@
 """What a run needs from any data set, and the data sets in memory."""
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -86,24 +86,14 @@ class Images:
         return self.train_images.shape[1:]
 
     def training(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        augment: bool = True,
-        erasing: bool = True,
-        rows: tuple[int, int] | None = None,
-        first_step: int = 0,
+        self, *, augment: bool = True, erasing: bool = True, **batches: Any
     ) -> tf.data.Dataset:
-        """Returns endless training batches; see `training_dataset`."""
+        """Returns endless training batches; see `Source` for its arguments."""
         return pipeline.training_dataset(
             self.train_images,
             self.train_labels,
-            batch_size=batch_size,
-            seed=seed,
             preprocess=self.preprocess.chosen(augment, erasing),
-            rows=rows,
-            first_step=first_step,
+            **batches,
         )
 
     def evaluation(self) -> tf.data.Dataset:
@@ -111,8 +101,8 @@ class Images:
         return pipeline.evaluation_dataset(
             self.test_images,
             self.test_labels,
-            batch_size=_EVALUATION_BATCH,
-            preprocess=self.preprocess,
+            _EVALUATION_BATCH,
+            self.preprocess,
         )
 
 
@@ -144,34 +134,11 @@ class OwnData:
         return self.train[0].shape[1:]
 
     def training(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        augment: bool = True,
-        erasing: bool = True,
-        rows: tuple[int, int] | None = None,
-        first_step: int = 0,
+        self, *, augment: bool = True, erasing: bool = True, **batches: Any
     ) -> tf.data.Dataset:
-        """Returns endless training batches, a function of (seed, step)."""
+        """Returns endless training batches; see `Source` for its arguments."""
         del augment, erasing
-        start, stop = pipeline.check_rows(rows, batch_size)
-        steps = pipeline.steps_per_epoch(self.num_train, batch_size)
-        with tf.device("CPU:0"):
-            x, y = (tf.constant(array) for array in self.train)
-
-        def load(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            epoch = step // steps
-            seeds = pipeline.example_seeds(seed, epoch, self.num_train)
-            begin = step % steps * batch_size
-            chosen = tf.ensure_shape(
-                seeds[begin + start : begin + stop, 1], [stop - start]
-            )
-            return tf.gather(x, chosen), tf.gather(y, chosen)
-
-        dataset = tf.data.Dataset.counter(first_step)
-        dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
-        return dataset.prefetch(2)
+        return pipeline.shuffled_arrays(*self.train, **batches)
 
     def evaluation(self) -> tf.data.Dataset:
         """Returns every test example once, in order."""
