@@ -32,14 +32,7 @@ def _mix(state: tf.Tensor) -> tf.Tensor:
 
 
 def split_mix(state: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:
-    """Returns the first `num` outputs of SplitMix64 from each state.
-
-    Args:
-        state: uint64 of shape `(n,)`.
-        num: How many outputs per state.
-
-    Returns:
-        uint64 of shape `(n, num)`.
+    """Returns the first `num` outputs from each uint64 state, `(n, num)`.
 
     Example:
         >>> import tensorflow as tf
@@ -52,16 +45,7 @@ def split_mix(state: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:
 
 
 def random_bits(seeds: tf.Tensor, salt: int, num: int | tf.Tensor) -> tf.Tensor:
-    """Returns `num` uint64 words for each seed, all 64 bits random.
-
-    Args:
-        seeds: Integers of shape `(n, 2)`.
-        salt: Non-negative; streams of different salts are independent.
-        num: How many words per seed.
-
-    Returns:
-        uint64 of shape `(n, num)`. Row i depends on `seeds[i]` alone.
-    """
+    """Returns random uint64 words, `(n, num)`; row i is `seeds[i]`'s alone."""
     seeds = tf.cast(seeds, tf.uint64)
     # Two rounds, so that neighbouring seeds end far from one another.
     first = _mix(seeds[:, 0] + _uint64(_GOLDEN * (salt + 1) % 2**64))
@@ -77,9 +61,7 @@ def uniform(bits: tf.Tensor) -> tf.Tensor:
 def below(bits: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
     """Returns int32 in [0, limit), equally likely up to limit / 2**32.
 
-    Args:
-        bits: uint64 words of any shape.
-        limit: Below 2**31; broadcasts against `bits`.
+    `limit` is below 2**31 and broadcasts against `bits`.
     """
     high = tf.bitwise.right_shift(bits, _uint64(32))
     product = high * tf.cast(limit, tf.uint64)

@@ -59,9 +59,9 @@ def random_crop(
         [[0, 1], [0, 3]]
     """
     padding = _check.integer("padding", padding, minimum=0)
-    images, seeds, rank = _batch(images, seeds)
+    pictures, seeds = _batch(images, seeds)
     tops, lefts = crop_offsets(seeds, padding)
-    return _unbatch(_pixels.crop(images, tops, lefts, padding), rank)
+    return _like(images, _pixels.crop(pictures, tops, lefts, padding))
 
 
 def random_flip(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -84,8 +84,8 @@ def random_flip(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         ...  for s in range(4)]
         [[2, 1], [1, 2], [1, 2], [1, 2]]
     """
-    images, seeds, rank = _batch(images, seeds)
-    return _unbatch(_pixels.flip(images, flip_decisions(seeds)), rank)
+    pictures, seeds = _batch(images, seeds)
+    return _like(images, _pixels.flip(pictures, flip_decisions(seeds)))
 
 
 def random_erasing(
@@ -130,28 +130,26 @@ def random_erasing(
     """
     probability = _check.real("probability", probability, minimum=0, maximum=1)
     area, aspect = _interval("area", area), _interval("aspect", aspect)
-    images, seeds, rank = _batch(images, seeds)
+    pictures, seeds = _batch(images, seeds)
+    _, height, width, channels = pictures.shape
     rectangles = erasing_rectangles(
-        seeds, images.shape[1:3], probability, area, aspect
+        seeds, (height, width), probability, area, aspect
     )
-    fill = fill_bytes(seeds, images.shape[1:])
-    return _unbatch(_pixels.erase(images, rectangles, fill), rank)
+    fill = fill_bytes(seeds, (height, width, channels))
+    return _like(images, _pixels.erase(pictures, rectangles, fill))
 
 
 def crop_offsets(seeds: tf.Tensor, padding: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns tops and lefts in the padded picture, int32 `(n,)` each."""
-    offsets = _random_bits.below(
-        _random_bits.random_bits(seeds, _CROP, 2), 2 * padding + 1
-    )
+    bits = _random_bits.random_bits(seeds, _CROP, 2)
+    offsets = _random_bits.below(bits, 2 * padding + 1)
     return offsets[:, 0], offsets[:, 1]
 
 
 def flip_decisions(seeds: tf.Tensor) -> tf.Tensor:
     """Returns whether to mirror, bool `(n,)`."""
-    return (
-        _random_bits.below(_random_bits.random_bits(seeds, _FLIP, 1)[:, 0], 2)
-        > 0
-    )
+    bits = _random_bits.random_bits(seeds, _FLIP, 1)
+    return _random_bits.below(bits[:, 0], 2) > 0
 
 
 def erasing_rectangles(
@@ -199,10 +197,8 @@ def _interval(name: str, value: tuple[float, float]) -> tuple[float, float]:
     return low, _check.real(f"{name}[1]", value[1], minimum=low)
 
 
-def _batch(
-    images: tf.Tensor, seeds: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, int]:
-    """Returns a batch of pictures, its seeds, and the rank to restore."""
+def _batch(images: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns a batch of pictures, of one too, and its seeds."""
     images, seeds = tf.convert_to_tensor(images), tf.convert_to_tensor(seeds)
     rank = images.shape.rank
     if images.dtype != tf.uint8 or rank not in (3, 4):
@@ -216,12 +212,8 @@ def _batch(
             "`seeds` must hold two integers for each picture, got seeds of "
             f"shape {seeds.shape} for images of shape {images.shape}."
         )
-    return (
-        (images[None], seeds[None], rank)
-        if rank == 3
-        else (images, seeds, rank)
-    )
+    return (images[None], seeds[None]) if rank == 3 else (images, seeds)
 
 
-def _unbatch(images: tf.Tensor, rank: int) -> tf.Tensor:
-    return images[0] if rank == 3 else images
+def _like(images: tf.Tensor, batch: tf.Tensor) -> tf.Tensor:
+    return batch[0] if len(images.shape) == 3 else batch

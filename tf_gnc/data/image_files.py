@@ -152,15 +152,12 @@ def decode(
     window: Callable[[tf.Tensor], tf.Tensor],
     image_size: int,
 ) -> tf.Tensor:
-    """Returns a window of an encoded picture, scaled to a square.
+    """Returns a window of a JPEG or PNG, scaled to a uint8 square.
 
     Args:
-        contents: A JPEG, of which only the window is decoded, or a PNG.
-        window: Makes (top, left, height, width) of height and width.
+        contents: The file's; of a JPEG only the window is decoded.
+        window: Makes the window of the picture's size.
         image_size: Height and width of the result.
-
-    Returns:
-        uint8, `(image_size, image_size, 3)`.
     """
 
     def from_jpeg() -> tf.Tensor:
@@ -190,10 +187,6 @@ def random_window(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     cites, fb.resnet.torch.
     Deviation from the paper: none.
 
-    Args:
-        size: Height and width of the picture, integers, `(2,)`.
-        seed: Integers, `(2,)`.
-
     Example:
         >>> random_window([375, 500], [0, 7]).numpy().tolist()
         [4, 81, 355, 296]
@@ -222,10 +215,6 @@ def _evaluation_window(size: tf.Tensor) -> tf.Tensor:
 
 def central_window(size: tf.Tensor, share: float) -> tf.Tensor:
     """Returns the central square whose side is `share` of the shorter side.
-
-    Args:
-        size: Height and width of the picture, integers, `(2,)`.
-        share: Above 0, at most 1.
 
     Example:
         >>> central_window([256, 512], 224 / 256).numpy().tolist()

@@ -226,14 +226,8 @@ def example_seeds(
 ) -> tf.Tensor:
     """Returns the examples of an epoch in their order, each with its seed.
 
-    Args:
-        seed: The run's seed, at least 0.
-        epoch: Counts from 0.
-        num_examples: How many examples the data set holds.
-
-    Returns:
-        int64 of shape `(num_examples, 2)`. Column 1 is the example's index,
-        a random permutation; the whole row is the seed of its augmentation.
+    int64, `(num_examples, 2)`: column 1 is the example's index, a random
+    permutation; the whole row is the seed of its augmentation.
     """
     both = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])[None]
     keys = _random_bits.random_bits(both, _ORDER, num_examples)[0]

@@ -30,17 +30,7 @@ class DatasetNotFoundError(FileNotFoundError):
 def load_images(
     name: str, data_dir: str, download: bool, preprocess: Preprocess
 ) -> Images:
-    """Returns a data set of pictures, read into memory.
-
-    Args:
-        name: Its name with tensorflow-datasets.
-        data_dir: Where prepared data sets lie.
-        download: Whether to download and prepare what is missing.
-        preprocess: Augmentation and normalisation.
-
-    Raises:
-        DatasetNotFoundError: If it is not there and `download` is false.
-    """
+    """Returns a data set of pictures, read into memory; see `load`."""
     return read_images(locate(name, data_dir, download), preprocess)
 
 
@@ -51,18 +41,19 @@ def locate(
 
     Args:
         name: Its name with tensorflow-datasets.
-        data_dir: Where prepared data sets lie.
-        download: Whether to download and prepare what is missing.
+        data_dir: As for `load`.
+        download: As for `load`.
         how: What the user can do to have it, for the error's text.
-
-    Raises:
-        DatasetNotFoundError: If it is not there and `download` is false.
     """
     directory = find_prepared(name, data_dir)
     if directory is not None:
         return directory
     if download:
-        return _download(name, data_dir)
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare()
+        return os.fspath(builder.data_path)
     call = f"tfds.load({name!r}, data_dir={data_dir!r})"
     how = how or (
         "allow the download with download=True (--download), or run: "
@@ -78,11 +69,8 @@ def locate(
 def find_prepared(name: str, data_dir: str | os.PathLike) -> str | None:
     """Returns the directory of the newest prepared version, or None.
 
-    Looks at the files alone, so that the answer comes at once.
-
-    Args:
-        name: A data set without a configuration of its own, e.g. 'cifar10'.
-        data_dir: Where prepared data sets lie; may be a `gs://` address.
+    Looks at the files alone, so that the answer comes at once. `data_dir` may
+    be a `gs://` address.
     """
     parent = os.path.join(os.fspath(data_dir), name)
     if not tf.io.gfile.isdir(parent):
@@ -99,15 +87,7 @@ def find_prepared(name: str, data_dir: str | os.PathLike) -> str | None:
 
 
 def read_images(directory: str, preprocess: Preprocess) -> Images:
-    """Returns the splits "train" and "test", read into memory.
-
-    Args:
-        directory: That of a prepared data set.
-        preprocess: Augmentation and normalisation.
-
-    Raises:
-        ValueError: If examples are missing.
-    """
+    """Returns a directory's splits "train" and "test", read into memory."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(directory)
@@ -127,15 +107,7 @@ def read_files(
 ) -> ImageFiles:
     """Returns a data set whose pictures stay in their files; reads none.
 
-    Args:
-        directory: That of a prepared data set.
-        preprocess: Augmentation and normalisation.
-        image_size: Height and width to which pictures are scaled.
-        test: The split to test on.
-
-    Raises:
-        DatasetNotFoundError: If a file is missing.
-        ValueError: If the files aren't TFRecords.
+    `test` is the split to test on.
     """
     import tensorflow_datasets as tfds
 
@@ -147,14 +119,6 @@ def read_files(
         preprocess=preprocess,
         image_size=image_size,
     )
-
-
-def _download(name: str, data_dir: str) -> str:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=data_dir)
-    builder.download_and_prepare()
-    return os.fspath(builder.data_path)
 
 
 def _find_records(builder: "tfds.core.DatasetBuilder", split: str) -> Records:

@@ -55,7 +55,6 @@ class Preprocess:
     zoom: bool = False
 
     def __post_init__(self) -> None:
-        """Validates."""
         if len(self.mean) != len(self.stddev):
             raise ValueError(
                 "`mean` and `stddev` must have one number per channel each, "
@@ -65,21 +64,15 @@ class Preprocess:
             _check.real("mean", mean)
             _check.real("stddev", stddev, above=0)
         _check.integer("padding", self.padding, minimum=0)
-        _check.boolean("flip", self.flip)
-        _check.boolean("erase", self.erase)
-        _check.boolean("zoom", self.zoom)
+        for name in ("flip", "erase", "zoom"):
+            _check.boolean(name, getattr(self, name))
 
     def without_augmentation(self) -> "Preprocess":
         """Returns a copy that only normalises, in training too."""
         return Preprocess(self.mean, self.stddev)
 
     def chosen(self, augment: bool, erasing: bool) -> "Preprocess":
-        """Returns a copy without what isn't wanted.
-
-        Args:
-            augment: Without, training only normalises.
-            erasing: Whether erasing is part of it, where it was.
-        """
+        """Returns a copy that only augments, or erases, if that is wanted."""
         if not augment:
             return self.without_augmentation()
         return dataclasses.replace(self, erase=self.erase and erasing)

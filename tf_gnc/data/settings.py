@@ -10,11 +10,6 @@ from tf_gnc.data.preprocess import Preprocess
 from tf_gnc.data.sources import Source
 
 
-def _nothing(settings: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
-    del settings, batch_size
-    return {}
-
-
 @dataclasses.dataclass(frozen=True)
 class DatasetDefaults:
     """What suits a data set in a run; plain data, which knows of no run.
@@ -47,7 +42,9 @@ class DatasetDefaults:
         str, Mapping[str, float | Mapping[int, float] | Fraction]
     ] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    derive: Callable[[Mapping[str, Any], int], Mapping[str, Any]] = _nothing
+    derive: Callable[[Mapping[str, Any], int], Mapping[str, Any]] = (
+        lambda settings, batch_size: {}
+    )
     debug: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

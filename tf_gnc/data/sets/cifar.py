@@ -18,12 +18,9 @@ def _cifar(
 ) -> DatasetSettings:
     """Returns the settings, given what the two data sets differ in.
 
-    Args:
-        num_classes: How many classes.
-        mean: Of all pixels to train on, per channel, 0 to 1.
-        stddev: Likewise.
-        rnc: Coefficient of random noise by batch size, alone.
-        gnc_to_rnc: Likewise, after gradient noise.
+    Mean and standard deviation are those of all pixels to train on, 0 to 1;
+    `rnc` and `gnc_to_rnc` are the coefficient of random noise by batch size,
+    alone and after gradient noise.
     """
     return DatasetSettings(
         input_shape=(32, 32, 3),
