@@ -140,9 +140,7 @@ def condition_number(values: np.ndarray | None) -> float | None:
 def gram(noise: np.ndarray) -> np.ndarray:
     r"""Returns :math:`\frac1M \Omega^\top \Omega`, float64, shape `(M, M)`.
 
-    Args:
-        noise: One row per worker, `(M, anything)`; the mean over the workers
-            is subtracted here.
+    `noise` has a row for each worker, whose mean is subtracted here.
     """
     noise = noise.astype(np.float64)
     noise -= noise.mean(axis=0)

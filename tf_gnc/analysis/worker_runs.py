@@ -129,12 +129,7 @@ class WorkerRuns:
     def hessian_product(
         self, vector: tf.Tensor, weights: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Returns the mean loss's Hessian times a vector, shape `(P,)`.
-
-        Args:
-            vector: Of shape `(P,)`.
-            weights: As for `losses`.
-        """
+        """Returns the mean loss's Hessian times a vector, both `(P,)`."""
         return self._run("hessian", weights, vector).mean
 
     def full_gradient(self, dataset: tf.data.Dataset) -> tf.Tensor:
@@ -211,12 +206,8 @@ class WorkerRuns:
     ) -> tuple[tf.Tensor | None, tf.Tensor]:
         """Returns the workers' numbers, and their vectors' sum over rows.
 
-        Args:
-            kind: One of `KINDS`.
-            batch: Each replica's rows.
-            first: What counts the pieces of a data set before these.
-            weights: What the displacements are added to.
-            vector: What the Hessian is multiplied by.
+        `first` counts the pieces of a data set before these; the others are as
+        for `OneWorker`.
         """
         strategy = self._strategy
 

@@ -76,13 +76,7 @@ def decided_by_data(
 ) -> dict[str, Any]:
     """Returns what follows from the data set, as far as nobody chose it.
 
-    Args:
-        dataset: As for `make_config`.
-        method: As for `make_config`.
-        chosen: Values by name, none of them None.
-
-    Raises:
-        ValueError: If a value on which others depend is illegal.
+    The arguments are as for `make_config`, but none chosen is None.
     """
     defaults = _OWN
     if not is_own(dataset):

@@ -38,7 +38,7 @@ def build(
         num_classes: Number of classes, at least 1.
         input_shape: `(H, W, C)` of the images.
         **options: Passed on to the builder; see `resnet.resnet` and
-            `bottleneck.resnet50`.
+            `resnet50.resnet50`.
 
     Returns:
         A model from images `(N, H, W, C)` to logits `(N, num_classes)`.

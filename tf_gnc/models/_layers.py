@@ -36,7 +36,6 @@ class BatchNormSettings:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Validates the settings."""
         _check.real("momentum", self.momentum, minimum=0, maximum=1)
         _check.real("epsilon", self.epsilon, above=0)
 

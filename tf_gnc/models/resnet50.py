@@ -1,11 +1,7 @@
 r"""ResNet-50 for ImageNet: residual networks whose blocks have a bottleneck.
 
-Builds a functional Keras model from stock Keras layers and operations alone,
-so a saved model loads where this package isn't installed. It knows neither
-losses nor how it will be trained; the outputs are logits.
-
-Symbols   N       examples in a batch
-          H, W, C rows, columns, channels of a feature map, (N, H, W, C)
+Like resnet.py it builds from stock Keras layers alone and knows neither losses
+nor training; its symbols are those of resnet.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,15 +121,7 @@ def _residual(
     norm: BatchNormSettings,
     prefix: str,
 ) -> keras.KerasTensor:
-    """Returns F(x), zero at the start.
-
-    Args:
-        x: Features of shape `(N, H, W, C)`.
-        width: Channels of the bottleneck.
-        strides: Of the first 1x1 and of the 3x3 convolution.
-        norm: Settings of all batch normalizations.
-        prefix: The beginning of the layers' names.
-    """
+    """Returns F(x), zero at the start; `strides` are of the first two."""
     for number, (size, stride) in enumerate(
         zip((1, 3), strides, strict=True), start=1
     ):

@@ -1,7 +1,4 @@
-"""Experiments by name: the paper's, MLPerf's baselines, and small ones.
-
-A file imports only from lower floors and from this package.
-"""
+"""Experiments by name: the paper's, MLPerf's baselines, and small ones."""
 
 import itertools
 import types

@@ -80,15 +80,8 @@ class Recipe:
         return f"tf-gnc reproduce {self.table} --rows={self.name}"
 
     def config(self, method: str, seed: int = 0, **chosen: Any) -> RunConfig:
-        """Returns the configuration of one run.
-
-        Args:
-            method: One of `methods`.
-            seed: Decides weights, order, augmentation and random noise.
-            **chosen: Fields of `RunConfig`, in place of the recipe's.
-        """
-        plan = self.plan([method], [seed], **chosen)
-        return plan.runs[0]
+        """Returns the configuration of one run; `chosen` as for `plan`."""
+        return self.plan([method], [seed], **chosen).runs[0]
 
     def plan(
         self,
