@@ -214,7 +214,7 @@ def _train(prepared: PreparedRun) -> None:
 
 
 def _train_and_show(prepared: PreparedRun) -> None:
-    config, files = prepared.config, prepared.workspace.files
+    config, files = prepared.config, prepared.files
     console = progress.Console()
     console.say(
         f"{config.dataset}, {config.model}, {config.method}: "

@@ -102,7 +102,10 @@ def build_model(
 ) -> GNCTrainStep:
     """Returns the model of a run, compiled, with weights drawn anew.
 
-    The data set, if it has been loaded, must fit a model of the user's.
+    Args:
+        config: What to run.
+        learning_rate: Stands for the run's own schedule.
+        images: The data set, if it has been loaded.
     """
     with _dtype_policy(config.dtype):
         if is_own(config.model):

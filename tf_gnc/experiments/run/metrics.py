@@ -30,7 +30,7 @@ class MetricsLog(keras.callbacks.Callback):
     before this callback.
 
     Args:
-        files: Where to write; None for a process that doesn't.
+        files: Where to write.
         schedule: The learning rate as a function of the update, from 0.
 
     Raises:
@@ -41,12 +41,9 @@ class MetricsLog(keras.callbacks.Callback):
     # See tf_gnc.callbacks.callback_state.
     backed_up = ("rows", "training_seconds")
 
-    def __init__(
-        self, files: RunFiles | None, schedule: Callable[[int], Any]
-    ) -> None:
+    def __init__(self, files: RunFiles, schedule: Callable[[int], Any]) -> None:
         super().__init__()
-        self._files = files
-        self._schedule = schedule
+        self._files, self._schedule = files, schedule
         self._epoch_began = self._training_ended = 0.0
         self.rows: list[dict[str, Any]] = []
         """What was written so far."""
@@ -55,8 +52,7 @@ class MetricsLog(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Has all rows in the file, if a run is taken up at its very end."""
-        if self._files is not None:
-            self._files.keep_rows(self.rows)
+        self._files.keep_rows(self.rows)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Starts the clock."""
@@ -82,10 +78,9 @@ class MetricsLog(keras.callbacks.Callback):
             if name.startswith("probe_"):
                 row[name] = finite_or_none(logs[name])
         self.training_seconds.append(self._training_ended - self._epoch_began)
-        if self._files is not None:
-            # A run that was taken up again forgets what came after its backup.
-            self._files.keep_rows(self.rows)
-            self._files.append_row(row)
+        # A run that was taken up again forgets what came after its backup.
+        self._files.keep_rows(self.rows)
+        self._files.append_row(row)
         self.rows.append(row)
         if row["loss"] is None:
             raise FloatingPointError(

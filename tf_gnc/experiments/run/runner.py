@@ -29,6 +29,7 @@ from tf_gnc.experiments.run.building import (
     load_images,
     steps_of_epoch,
 )
+from tf_gnc.experiments.run.directory import RunFiles
 from tf_gnc.experiments.run.metrics import MetricsLog, Summary, summarize
 from tf_gnc.experiments.run.placement import Placement, Workspace
 from tf_gnc.experiments.run.recording import save_model
@@ -54,6 +55,11 @@ class PreparedRun:
     steps_per_epoch: int
     schedule: Callable[[int], Any]
     model: GNCTrainStep
+
+    @property
+    def files(self) -> RunFiles:
+        """The files of the run's directory."""
+        return self.workspace.files
 
 
 def run(
@@ -144,7 +150,7 @@ def train(
         FloatingPointError: If a gradient or an epoch's loss isn't finite.
         OSError: If a file can't be written.
     """
-    workspace, files = prepared.workspace, prepared.workspace.files
+    workspace, files = prepared.workspace, prepared.files
     if workspace.summary is not None:
         workspace.end()
         return Summary.from_dict(workspace.summary)
@@ -203,7 +209,7 @@ def _fit(
 
 def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
     """Writes the model and the curves."""
-    config, files = prepared.config, prepared.workspace.files
+    config, files = prepared.config, prepared.files
     save_model(prepared.model, files.path("model.keras"))
     title = (
         f"{config.dataset}, {config.model}, {config.method}: "

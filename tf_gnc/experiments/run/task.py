@@ -76,15 +76,14 @@ def carry_out(
         task.config, task.run_dir, task.command, placement, images
     )
     epoch = _Epoch()
-    files = prepared.workspace.files
-    logs = [DisplacementLog(files)] if task.log_displacement else []
+    logs = [DisplacementLog(prepared.files)] if task.log_displacement else []
     try:
         train(prepared, [epoch, *logs, *callbacks])
     except FloatingPointError as error:
         for log in logs:
             log.on_train_end()
         content = {"epoch": epoch.number, "message": str(error)}
-        files.write_json("diverged.json", content)
+        prepared.files.write_json("diverged.json", content)
         prepared.workspace.end()
 
 
