@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun
 from tf_gnc.experiments.figures.style import (
     band,
+    is_wide,
     line_style,
+    log_scale_if_wide,
     mark_rate_drops,
     new_figure,
     plot,
@@ -33,11 +35,7 @@ _TITLES = (
 
 
 def draw_landscape(runs: Sequence[RecordedRun]) -> Figure:
-    """Draws the loss along random directions, a panel for each run.
-
-    Args:
-        runs: Runs with a landscape.
-    """
+    """Draws the loss along random directions, a panel for each run."""
     figure, panels = new_figure(columns=len(runs), share=False)
     for axes, run in zip(panels, runs, strict=True):
         rows = [row for row in run.rows if row.get("landscape") is not None]
@@ -55,23 +53,18 @@ def _draw_curves(
     rows = [row for row in rows if _losses(row["landscape"]).ndim == 1]
     # The first and the last, and some between.
     chosen = np.linspace(0, len(rows) - 1, min(MOST, len(rows)))
-    seen = []
     for number, index in enumerate(chosen.round().astype(int)):
-        row = rows[index]
-        losses = _losses(row["landscape"])
-        seen.append(losses)
-        style = line_style(
-            number, f"epoch {row['step'] / run.steps_per_epoch:.3g}"
-        )
-        plot(axes, (row["landscape"]["coordinates"], losses), **style)
-    if _is_wide(np.concatenate(seen)):
-        axes.set_yscale("log")
+        found = rows[index]["landscape"]
+        epoch = rows[index]["step"] / run.steps_per_epoch
+        style = line_style(number, f"epoch {epoch:.3g}")
+        plot(axes, (found["coordinates"], _losses(found)), **style)
+    log_scale_if_wide(axes)
     trim(axes, "a, in norms of the filters", "Loss")
 
 
 def _draw_map(axes: Axes, landscape: Mapping[str, Any]) -> None:
     coordinates, losses = landscape["coordinates"], _losses(landscape)
-    norm = LogNorm() if _is_wide(losses) else Normalize()
+    norm = LogNorm() if is_wide(losses) else Normalize()
     # Rows are the first direction, which goes to the right.
     mesh = axes.pcolormesh(
         coordinates, coordinates, np.ma.masked_invalid(losses.T), norm=norm
@@ -82,14 +75,6 @@ def _draw_map(axes: Axes, landscape: Mapping[str, Any]) -> None:
 
 def _losses(landscape: Mapping[str, Any]) -> np.ndarray:
     return np.array(landscape["loss"], dtype=float)  # None is NaN.
-
-
-def _is_wide(losses: np.ndarray) -> bool:
-    """Tells whether losses need a logarithmic axis, and have one."""
-    found = losses[np.isfinite(losses)]
-    return bool(
-        found.size and found.min() > 0 and found.max() > 10 * found.min()
-    )
 
 
 def draw_plain_and_convolved(runs: Sequence[RecordedRun]) -> Figure:

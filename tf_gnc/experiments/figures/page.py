@@ -3,7 +3,6 @@
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -16,6 +15,7 @@ from tf_gnc.experiments.figures.recorded_runs import (
     ABOUT,
     MEASURED,
     RecordedRun,
+    read_analysis,
 )
 from tf_gnc.experiments.figures.registry import DRAWINGS
 from tf_gnc.experiments.figures.style import png, svg
@@ -50,8 +50,8 @@ class AnalysisFiles:
                 f"`out_dir` must be a directory, got out_dir='{directory}', "
                 "which is a file. Choose another name (--out_dir)."
             )
-        about = self._about()
-        if about is not None and about.get("runs") == self._runs:
+        about = read_analysis(directory)
+        if about is not None and about["runs"] == self._runs:
             self._former = about["files"]
             return
         measured = Path(MEASURED).name
@@ -69,13 +69,7 @@ class AnalysisFiles:
     def write(
         self, figures: Mapping[str, Figure], text: str, command: str
     ) -> list[str]:
-        """Writes PNGs and page; returns the names of the files.
-
-        Args:
-            figures: By the names of their files.
-            text: The page.
-            command: What asked for the analysis.
-        """
+        """Writes PNGs and page, and by which command; returns their names."""
         contents = {f"{n}.png": png(f) for n, f in figures.items()}
         contents["index.html"] = text.encode()
         names = list(contents)
@@ -91,22 +85,11 @@ class AnalysisFiles:
         _files.write_json(self.directory / ABOUT, about)
         return names
 
-    def _about(self) -> dict[str, Any] | None:
-        try:
-            return _files.read_json(self.directory / ABOUT)
-        except (OSError, ValueError):
-            return None
-
 
 def missing(
     runs: Sequence[RecordedRun], figures: Mapping[str, Figure]
 ) -> dict[str, list[str]]:
-    """Returns which figures lack which runs, by the figures' names.
-
-    Args:
-        runs: All of them.
-        figures: Those that were drawn.
-    """
+    """Returns which runs each figure lacks, among those worth drawing."""
     found = {}
     for name, drawing in DRAWINGS.items():
         having = {run.directory for run in drawing.among(runs)}
@@ -120,13 +103,7 @@ def missing(
 def to_html(
     runs: Sequence[RecordedRun], figures: Mapping[str, Figure], command: str
 ) -> str:
-    """Returns the page, with the figures in it.
-
-    Args:
-        runs: What was analyzed.
-        figures: Those that were drawn.
-        command: What asked for it.
-    """
+    """Returns the page, with the figures in it and the command at its end."""
     title = f"Analysis of {', '.join(run.label for run in runs)}"
     lacking = missing(runs, figures)
     parts = [

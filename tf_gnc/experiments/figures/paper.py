@@ -7,28 +7,32 @@
     5, 9                   smoothness; in loss_shape.py
     10, 11                 training loss
 
-Takes records; knows neither models nor files. Draws without pyplot, as
-curves.py does.
+Takes records; knows neither models nor files.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tf_gnc.experiments.figures.recorded_runs import RecordedRun
+from tf_gnc.experiments.figures.recorded_runs import (
+    RecordedRun,
+    Runs,
+    Series,
+)
 from tf_gnc.experiments.figures.style import (
     band,
     line_style,
+    log_scale_if_wide,
     mark_rate_drops,
     new_figure,
     plot,
     trim,
 )
-
-Runs = Sequence[RecordedRun]
 
 # Percentiles of the eigenvalues. The smallest is zero, since the workers'
 # noise has their mean subtracted; a logarithmic axis has no place for it.
@@ -50,23 +54,8 @@ class View:
 
 
 def choose_layer(runs: Runs, layer: str | None) -> str:
-    """Returns the weight whose eigenvalues are drawn.
-
-    Args:
-        runs: Runs with a spectrum.
-        layer: Its name, or None for a kernel in the middle.
-
-    Raises:
-        ValueError: If no run has it.
-    """
-    known = list(
-        dict.fromkeys(
-            path
-            for run in runs
-            for row in run.rows
-            for path in (row.get("spectrum") or {"layers": {}})["layers"]
-        )
-    )
+    """Returns the weight whose eigenvalues are drawn; checks a chosen one."""
+    known = list(dict.fromkeys(path for run in runs for path in _paths(run)))
     if layer is None:
         kernels = [path for path in known if _is_kernel(path)] or known
         convolutions = [path for path in kernels if "conv" in path] or kernels
@@ -80,9 +69,7 @@ def choose_layer(runs: Runs, layer: str | None) -> str:
 
 def draw_accuracy(runs: Runs, view: View) -> Figure:
     """Draws accuracy on the test data along training: Fig. 3(a), 7(a)."""
-    figure, (axes,) = new_figure()
-    for place, run in enumerate(runs):
-        plot(axes, run.metric("val_accuracy"), **line_style(place, run.label))
+    figure, axes = _a_line_each(runs, lambda run: run.metric("val_accuracy"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     trim(axes, "Epoch", "Accuracy on the test data")
     return figure
@@ -90,10 +77,9 @@ def draw_accuracy(runs: Runs, view: View) -> Figure:
 
 def draw_similarity(runs: Runs, view: View) -> Figure:
     """Draws the gradients' cosine: Fig. 3(b), 3(c), 7(b)."""
-    figure, (axes,) = new_figure()
-    for place, run in enumerate(runs):
-        values = run.series("similarity", "total")
-        plot(axes, values, **line_style(place, run.label))
+    figure, axes = _a_line_each(
+        runs, lambda run: run.series("similarity", "total")
+    )
     mark_rate_drops([axes], runs)
     trim(axes, "Epoch", "Cosine similarity with the full gradient")
     return figure
@@ -104,7 +90,7 @@ def draw_condition_numbers(runs: Runs, view: View) -> Figure:
     figure, (axes,) = new_figure()
     for place, run in enumerate(runs):
         style = line_style(place, run.label) | {"lw": 0.9, "alpha": 0.75}
-        for path in _layers(run):
+        for path in filter(_is_kernel, _paths(run)):
             values = run.series("spectrum", "layers", path, "condition_number")
             plot(axes, values, **style)
             style["label"] = None  # One entry in the legend is enough.
@@ -152,24 +138,22 @@ def _losses(runs: Runs, around: float | None) -> Figure:
         measure, middle, label = "sharpness", "clean_loss", "at x"
         if not run.has(measure):
             measure, middle, label = "loss_spread", "mean", "mean of workers"
-        epochs, low = run.series(measure, "min")
-        _, high = run.series(measure, "max")
-        _, bold = run.series(measure, middle)
-        near = [
-            n for n, e in enumerate(epochs) if around is None
-            or abs(e - around) <= 1
-        ]  # fmt: skip
-        seen = seen or bool(near)
-        steps, low, high, bold = (
-            [values[n] for n in near]
-            for values in (
-                [epoch * run.steps_per_epoch for epoch in epochs],
-                low, high, bold,
-            )
-        )  # fmt: skip
+        low, high, bold = (
+            np.array(run.series(measure, part))
+            for part in ("min", "max", middle)
+        )
+        epochs = low[0]
+        near = np.full(len(epochs), True)
+        if around is not None:
+            near = abs(epochs - around) <= 1
+        seen = seen or near.any()
+        low, high, bold = (
+            (epochs[near] * run.steps_per_epoch, series[1][near])
+            for series in (low, high, bold)
+        )
         style = line_style(place, label) | {"lw": 2.0, "ls": "-"}
-        band(axes, (steps, low), (steps, high), style["color"], "workers at xᵢ")
-        plot(axes, (steps, bold), **style)
+        band(axes, low, high, style["color"], "workers at xᵢ")
+        plot(axes, bold, **style)
         axes.set_title(run.label, fontsize=10)
         trim(axes, "Step" if axes is panels[-1] else "", "Loss")
     if not seen:
@@ -183,20 +167,26 @@ def _losses(runs: Runs, around: float | None) -> Figure:
 
 def draw_training_loss(runs: Runs, view: View) -> Figure:
     """Draws training loss: Fig. 10, 11."""
-    figure, (axes,) = new_figure()
-    values = []
-    for place, run in enumerate(runs):
-        line = run.metric("loss")
-        if run.has("loss_spread"):
-            finer = run.series("loss_spread", "mean")
-            line = finer if len(finer[0]) > len(line[0]) else line
-        values += [value for value in line[1] if value > 0]
-        plot(axes, line, **line_style(place, run.label))
-    if values and max(values) > 10 * min(values):
-        axes.set_yscale("log")
+
+    def finest(run: RecordedRun) -> Series:
+        lines = run.metric("loss"), run.series("loss_spread", "mean")
+        return max(lines, key=lambda line: len(line[0]))
+
+    figure, axes = _a_line_each(runs, finest)
+    log_scale_if_wide(axes)
     mark_rate_drops([axes], runs)
     trim(axes, "Epoch", "Training loss")
     return figure
+
+
+def _a_line_each(
+    runs: Runs, line: Callable[[RecordedRun], Series]
+) -> tuple[Figure, Axes]:
+    """Returns a figure of one panel, with a line for each run."""
+    figure, (axes,) = new_figure()
+    for place, run in enumerate(runs):
+        plot(axes, line(run), **line_style(place, run.label))
+    return figure, axes
 
 
 _NOISE = (
@@ -232,9 +222,7 @@ def draw_noise(runs: Runs, view: View) -> Figure | None:
     return figure
 
 
-def _first_of(
-    runs: Runs, ways: Sequence[Sequence[str]]
-) -> dict[int, tuple[list[float], list[float]]]:
+def _first_of(runs: Runs, ways: Sequence[Sequence[str]]) -> dict[int, Series]:
     """Returns a series of each run that has numbers, by the run's place."""
     found = {}
     for place, run in enumerate(runs):
@@ -253,10 +241,6 @@ def _paths(run: RecordedRun) -> list[str]:
     return []
 
 
-def _layers(run: RecordedRun) -> list[str]:
-    """Returns those that the paper means: kernels, not vectors."""
-    return [path for path in _paths(run) if _is_kernel(path)]
-
-
 def _is_kernel(path: str) -> bool:
+    """Tells whether the paper means it: a kernel, not a vector."""
     return path.endswith("/kernel")

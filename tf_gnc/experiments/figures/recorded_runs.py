@@ -5,14 +5,13 @@ Reads only, in memory; knows neither figures nor models.
 
 import dataclasses
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_gnc._files import UNFINISHED, read_rows
+from tf_gnc._files import UNFINISHED, read_json, read_rows
 
 MEASURED = "analysis/measured.jsonl"
 """What was measured afterwards, in a run's directory."""
@@ -86,14 +85,12 @@ class RecordedRun:
 
         That is where a step decay or a final collapse came, to the epoch.
         """
-        return [
-            before["epoch"]
-            for before, after in zip(
-                self.metrics, self.metrics[1:], strict=False
-            )
-            if before["learning_rate"] and after["learning_rate"] is not None
-            and after["learning_rate"] <= before["learning_rate"] / 4
-        ]  # fmt: skip
+        epochs, rates = self.metric("learning_rate")
+        pairs = zip(epochs, rates, rates[1:], strict=False)
+        return [e for e, rate, after in pairs if rate and after <= rate / 4]
+
+
+Runs = Sequence[RecordedRun]
 
 
 def read_runs(directories: Iterable[str | os.PathLike]) -> list[RecordedRun]:
@@ -138,9 +135,6 @@ def read_runs(directories: Iterable[str | os.PathLike]) -> list[RecordedRun]:
 def read_run(directory: str | os.PathLike) -> RecordedRun:
     """Returns what a run has recorded; it may still be under way.
 
-    Args:
-        directory: The run's.
-
     Raises:
         ValueError: If it isn't that of a run, or a file is damaged.
     """
@@ -171,9 +165,7 @@ def read_run(directory: str | os.PathLike) -> RecordedRun:
 def _about(directory: Path) -> dict[str, Any]:
     """Returns a run's config.json."""
     try:
-        about = json.loads(
-            (directory / "config.json").read_text(encoding="utf-8")
-        )
+        about = read_json(directory / "config.json")
         if {"method", "seed", "batch_size"} <= set(about["config"]):
             int(about["steps_per_epoch"])
             return about
@@ -190,20 +182,22 @@ def _about(directory: Path) -> dict[str, Any]:
 
 
 def is_analysis(directory: Path) -> bool:
-    """Tells whether a directory is what `tf-gnc analyze` has left.
-
-    Args:
-        directory: It may be one of which a kill has left but a beginning.
-    """
+    """Tells whether `tf-gnc analyze`, killed or not, has left a directory."""
     if not directory.is_dir() or (directory / "config.json").exists():
         return False
     if {path.name for path in directory.iterdir()} == {UNFINISHED + ABOUT}:
         return True
+    return read_analysis(directory) is not None
+
+
+def read_analysis(directory: Path) -> dict[str, Any] | None:
+    """Returns what an analysis says of itself, None if it says nothing."""
     try:
-        about = json.loads((directory / ABOUT).read_text(encoding="utf-8"))
+        about = read_json(directory / ABOUT)
     except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and {"runs", "files"} <= set(about)
+        return None
+    whole = isinstance(about, dict) and {"runs", "files"} <= about.keys()
+    return about if whole else None
 
 
 def _tell_apart(directories: Sequence[Path]) -> list[str]:

@@ -9,10 +9,8 @@ from matplotlib.figure import Figure
 
 from tf_gnc.experiments.figures import loss_shape, paper
 from tf_gnc.experiments.figures.paper import View
-from tf_gnc.experiments.figures.recorded_runs import RecordedRun
+from tf_gnc.experiments.figures.recorded_runs import RecordedRun, Runs
 from tf_gnc.experiments.figures.style import STYLE
-
-Runs = Sequence[RecordedRun]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,26 +37,13 @@ class Drawing:
 
     def among(self, runs: Runs) -> list[RecordedRun]:
         """Returns the runs that have what it takes."""
-        return [
-            run
-            for run in runs
-            if (
-                any(map(run.has, self.measures))
-                if self.measures
-                else run.metrics
-            )
-        ]
+        if not self.measures:
+            return [run for run in runs if run.metrics]
+        return [run for run in runs if any(map(run.has, self.measures))]
 
 
 def draw_all(runs: Runs, view: View) -> dict[str, Figure]:
-    """Draws all figures for which there are data.
-
-    Args:
-        runs: What was recorded.
-        view: What to look at.
-
-    Returns:
-        The figures by the names in `DRAWINGS`.
+    """Draws all figures for which there are data, by their names.
 
     Raises:
         ValueError: If there is no such layer, or no loss near that epoch.

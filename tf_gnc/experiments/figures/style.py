@@ -1,7 +1,8 @@
 """How a figure looks: colours, axes, lines, shaded bands; and its files.
 
 The colours are the light ones of page.py's style sheet, so that on the page
-they follow the reader's choice of dark or light.
+they follow the reader's choice of dark or light. Nothing is drawn by pyplot,
+which may need a screen and leaves figures open in the caller's session.
 """
 
 import html
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -38,13 +40,9 @@ STYLE = {
 def new_figure(
     rows: int = 1, columns: int = 1, height: float = 3.8, share: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Returns a figure and its panels, row by row.
+    """Returns a figure and its panels, row by row, each `height` inches high.
 
-    Args:
-        rows: How many rows of panels.
-        columns: How many panels in a row.
-        height: Of a row, in inches.
-        share: Whether all panels have the same axes.
+    With `share` all panels have the same axes.
     """
     width = 7.5 if columns == 1 else min(4.6 * columns, 13.8)
     figure = Figure(
@@ -75,11 +73,20 @@ def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
     return [math.nan if row[name] is None else row[name] for row in rows]
 
 
-def log_scale_if_wide(axes: Axes, values: Iterable[float]) -> None:
-    """Uses a logarithmic axis where values span more than a decade."""
-    positive = [value for value in values if value > 0]
-    if positive and max(positive) > 10 * min(positive):
+def log_scale_if_wide(
+    axes: Axes, values: Iterable[float] | None = None
+) -> None:
+    """Uses a logarithmic axis where values, or the lines, are wide."""
+    if values is None:
+        values = np.concatenate([line.get_ydata() for line in axes.lines])
+    if is_wide(np.array(values, float)):
         axes.set_yscale("log")
+
+
+def is_wide(values: np.ndarray) -> bool:
+    """Tells whether the positive values span more than a decade."""
+    found = values[np.isfinite(values) & (values > 0)]
+    return bool(found.size) and found.max() > 10 * found.min()
 
 
 def band(axes: Axes, low: Series, high: Series, color: str, label: str) -> None:
