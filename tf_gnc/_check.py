@@ -7,6 +7,7 @@ caller stores, so that a constructor validates and assigns in one line.
 
 import math
 import numbers
+import os
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -130,6 +131,24 @@ def choice(name: str, value: str, choices: Iterable[str]) -> str:
             f"`{name}` must be one of {legal}, got {name}={value!r}."
         )
     return value
+
+
+def path(name: str, value: str | os.PathLike) -> str:
+    """Returns a directory's name as a string.
+
+    Args:
+        name: The argument's name, as the user wrote it.
+        value: What the user passed.
+
+    Raises:
+        ValueError: If `value` is no path, or an empty one.
+    """
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ValueError(
+            f"`{name}` must be the name of a directory or None, got "
+            f"{name}={value!r}."
+        )
+    return os.fspath(value)
 
 
 def distinct(name: str, values: Collection[Any]) -> None:

@@ -164,7 +164,7 @@ def _draw(
     absent = [name for name in missing(runs, figures) if name not in figures]
     if absent:
         console.say(
-            f"Not drawn, since the data are missing: {', '.join(absent)}. "
+            f"Not drawn, since nothing was recorded: {', '.join(absent)}. "
             "index.html says how to record them."
         )
 

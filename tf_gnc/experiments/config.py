@@ -6,7 +6,6 @@ progress and what the defaults of a data set are isn't decided here.
 
 import dataclasses
 import functools
-import os
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -34,16 +33,6 @@ def _known_or_own(choices: Mapping[str, Any]) -> Callable[..., Any]:
         return _check.choice(name, value, choices)
 
     return check
-
-
-def _path(name: str, value: str | os.PathLike) -> str:
-    """Returns a directory's name as a string."""
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ValueError(
-            f"`{name}` must be the name of a directory or None, got "
-            f"{name}={value!r}."
-        )
-    return os.fspath(value)
 
 
 _data = functools.partial(setting, group="Data")
@@ -96,7 +85,7 @@ class RunConfig:
     )
     data_dir: str | None = _data(
         "Where prepared data sets lie. Default: ~/tensorflow_datasets.",
-        None, check=_path, indifferent=True,
+        None, check=_check.path, indifferent=True,
     )  # fmt: skip
     download: bool = _data(
         "Download the data set if it isn't there. The digits never need it.",

@@ -124,7 +124,7 @@ def to_html(
             )
     absent = [name for name in lacking if name not in figures]
     if absent:
-        parts += ["<h2>Not drawn, for lack of data</h2>", "<ul>"]
+        parts += ["<h2>Not drawn, since nothing was recorded</h2>", "<ul>"]
         parts += [_how_to_record(name, runs) for name in absent]
         parts.append("</ul>")
     fields = settings_of(RunConfig)
