@@ -7,7 +7,7 @@ import pytest
 
 from tests import imagenet_files
 from tf_gnc import schedules
-from tf_gnc.cli import train
+from tf_gnc.cli.main import main
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.run.building import build_datasets, learning_rates
 
@@ -59,8 +59,9 @@ def test_build_datasets__first_step__is_handed_on(tmp_path):
 
 def test_train__tiny_imagenet__runs_to_its_end(tmp_path, capfd):
     imagenet_files.write(tmp_path / "data")
-    code = train.main(
+    code = main(
         [
+            "train",
             "--dataset=imagenet2012",
             f"--data_dir={tmp_path / 'data'}",
             "--model=resnet8",
@@ -77,7 +78,9 @@ def test_train__tiny_imagenet__runs_to_its_end(tmp_path, capfd):
 
 
 def test_train__imagenet_not_prepared__says_what_to_do(tmp_path, capfd):
-    assert train.main(["--dataset=imagenet2012", f"--data_dir={tmp_path}"]) == 2
+    assert (
+        main(["train", "--dataset=imagenet2012", f"--data_dir={tmp_path}"]) == 2
+    )
     message = capfd.readouterr().err
     assert message.count("\n") == 1
     assert "tfds build imagenet2012" in message
