@@ -564,11 +564,11 @@ def test_import__distribute__leaves_tensorflow_alone():
 def test_take_sigterm_back__pythons_own_handler__is_in_force_again():
     source = (
         "import ctypes, os, signal\n"
-        "from tf_gnc.distribute import processes\n"
+        "from tf_gnc.distribute import collectives\n"
         "ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('ignored', flush=True)\n"
-        "processes.take_sigterm_back()\n"
+        "collectives.take_sigterm_back()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
         "print('ignored again')\n"
     )

@@ -212,7 +212,10 @@ class Reduction:
             sums: What this replica's last worker left.
         """
         joined = iter([_join(array.stack()) for array in sums.outputs])
-        leaves = [next(joined) for _ in keras.tree.flatten(self._predictions)]
+        leaves = [
+            None if spec is None else next(joined)
+            for spec in keras.tree.flatten(self._predictions)
+        ]
         for prediction, mask in zip(leaves, self._masks, strict=True):
             if mask is not None:
                 _keras_compat.set_mask(prediction, next(joined))
