@@ -35,7 +35,7 @@ from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
 from tf_gnc.experiments.compare.statistics import make_columns
 from tf_gnc.experiments.compare.table import make_table, to_csv
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.methods import PAPER_METHODS
+from tf_gnc.experiments.methods.registry import PAPER_METHODS
 from tf_gnc.experiments.recipes import RECIPES
 
 _USAGE = "tf-gnc compare"

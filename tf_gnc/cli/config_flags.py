@@ -13,6 +13,7 @@ from typing import Any
 from tf_gnc._settings import (
     REQUIRED,
     Setting,
+    first_line,
     setting,
     settings_of,
     show_default,
@@ -26,7 +27,7 @@ from tf_gnc.cli.command import (
 from tf_gnc.data import DATASETS, DatasetDefaults
 from tf_gnc.experiments import METHODS, RunConfig
 from tf_gnc.experiments.defaults import decided_by_data
-from tf_gnc.experiments.methods import settings_of_method, summary_of
+from tf_gnc.experiments.methods.registry import settings_of_method
 
 NOISE = "Noise: of all methods that have it; --gnc.alpha sets one method's"
 """Title of the methods' settings."""
@@ -212,7 +213,7 @@ def _default_words() -> dict[str, str]:
 
 
 def _methods_help() -> str:
-    known = "; ".join(f"{name}: {summary_of(name)}" for name in METHODS)
+    known = "; ".join(f"{n}: {first_line(m)}" for n, m in METHODS.items())
     return (
         f"{known}; or module:function, a function of yours without arguments "
         "that returns a noise rule."

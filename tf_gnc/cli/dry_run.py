@@ -6,38 +6,36 @@ from typing import Any
 from tf_gnc._settings import settings_of
 from tf_gnc.cli.config_flags import chosen_of
 from tf_gnc.experiments import RunConfig
-from tf_gnc.experiments.defaults import decided_by_data, split
-from tf_gnc.experiments.methods import flat, known_to, settings_for
+from tf_gnc.experiments.defaults import decided_by_data, names_in_config
+from tf_gnc.experiments.methods.registry import names_of_settings
 from tf_gnc.experiments.recipes import RECIPES
 
 
 def describe(config: RunConfig, given: Mapping[str, Any]) -> str:
     """Returns all that decides a run, a line for each value.
 
-    Args:
-        config: What the flags came to.
-        given: The flags that were given.
+    `config` is what the given flags came to.
     """
+    fields = settings_of(type(config))
     chosen = chosen_of(given)
     recipe = {}
     if "recipe" in given:
-        found = RECIPES[given["recipe"]]
+        known = {*fields, *names_of_settings(config.method)}
+        values = RECIPES[given["recipe"]].values
         recipe = {
-            "dataset": found.dataset,
-            "method": config.method,
-            "deterministic": True,
-            **found.settings,
+            name: value
+            for name, value in {**values, "method": config.method}.items()
+            if name in known and value is not None
         }
-    both = {n: v for n, v in {**recipe, **chosen}.items() if v is not None}
+    both = {**recipe, **chosen}
     run = both.pop("dataset", config.dataset), both.pop("method", config.method)
     sources = {
-        "data set": decided_by_data(*run, _of_method(config.method, both)),
-        "recipe": _names(config.method, recipe),
-        "flag": _names(config.method, chosen),
+        "data set": decided_by_data(*run, both),
+        "recipe": names_in_config(config.method, recipe),
+        "flag": names_in_config(config.method, chosen),
     }
     where = {name: word for word, names in sources.items() for name in names}
     values = config.to_dict()
-    fields = settings_of(type(config))
     widths = [
         max(map(len, values)), max(len(str(v)) for v in values.values()),
     ]  # fmt: skip
@@ -52,18 +50,3 @@ def describe(config: RunConfig, given: Mapping[str, Any]) -> str:
             f"{where.get(name, 'default')}"
         )
     return "\n".join(lines)
-
-
-def _of_method(method: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values without those that are other methods' settings."""
-    fields, own = split(values)
-    known = known_to(method)
-    return fields | {name: v for name, v in own.items() if name in known}
-
-
-def _names(method: str, values: Mapping[str, Any]) -> set[str]:
-    """Returns the names in a configuration that values are for."""
-    fields, own = split(_of_method(method, values))
-    taken = settings_for([method], own)[method]
-    given = {name for name, value in fields.items() if value is not None}
-    return given | set(flat(method, taken, settings_of(RunConfig)))

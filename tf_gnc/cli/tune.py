@@ -33,7 +33,11 @@ from tf_gnc.cli.run_many import (
 )
 from tf_gnc.experiments import RunConfig, make_config
 from tf_gnc.experiments.defaults import split
-from tf_gnc.experiments.methods import check_method, newer_name, settings_for
+from tf_gnc.experiments.methods.registry import (
+    check_method,
+    names_of_settings,
+    settings_for,
+)
 from tf_gnc.experiments.run.directory import as_file_name
 from tf_gnc.experiments.tune import report
 from tf_gnc.experiments.tune.explore import explore
@@ -146,7 +150,8 @@ def search_of(given: Mapping[str, Any]) -> Search:
     kind, method = flags.search, chosen.get("method", "gnc")
     check_method("method", method)
     usual = next(iter(coefficients(method)), "alpha")
-    coefficient = newer_name(method, flags.coefficient or usual)
+    coefficient = flags.coefficient or usual
+    coefficient = names_of_settings(method).get(coefficient, coefficient)
     texts = {coefficient: flags.alphas or _ALPHAS[kind]}
     if flags.learning_rates is not None:
         texts["learning_rate"] = flags.learning_rates

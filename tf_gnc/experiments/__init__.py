@@ -5,7 +5,7 @@ A file imports only from lower floors and from this folder.
 
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.methods.registry import METHODS
 from tf_gnc.experiments.run.metrics import Summary
 from tf_gnc.experiments.run.placement import Placement
 from tf_gnc.experiments.run.runner import (

@@ -7,14 +7,14 @@ progress and what the defaults of a data set are isn't decided here.
 import dataclasses
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tf_gnc import _check
 from tf_gnc._settings import REQUIRED, setting, settings_of
 from tf_gnc.data import DATASETS
-from tf_gnc.experiments import methods
-from tf_gnc.experiments.user_code import check_own, is_own
+from tf_gnc.experiments.methods import registry as methods
+from tf_gnc.experiments.user_code import choice_or_own, is_own
 from tf_gnc.models import MODELS
 
 # Settings of methods that every configuration once had, used or not.
@@ -22,18 +22,6 @@ _FORMER = (
     "alpha", "alpha_rnc", "switch_epoch", "scaling", "include_vectors",
     "max_displacement",
 )  # fmt: skip
-
-
-def _known_or_own(choices: Mapping[str, Any]) -> Callable[..., Any]:
-    """Returns a check for a name of ours or a function of the user's."""
-
-    def check(name: str, value: str) -> str:
-        if is_own(value):
-            return check_own(name, value)
-        return _check.choice(name, value, choices)
-
-    return check
-
 
 _data = functools.partial(setting, group="Data")
 _model = functools.partial(setting, group="Model and method")
@@ -81,7 +69,9 @@ class RunConfig:
     """
 
     dataset: str = _data(
-        "What to train on.", choices=DATASETS, check=_known_or_own(DATASETS)
+        "What to train on.",
+        choices=DATASETS,
+        check=functools.partial(choice_or_own, choices=DATASETS),
     )
     data_dir: str | None = _data(
         "Where prepared data sets lie. Default: ~/tensorflow_datasets.",
@@ -94,7 +84,9 @@ class RunConfig:
     augment: bool = _data("Augment the training pictures.", True)
     erasing: bool = _data("Random erasing as part of it (CIFAR).", True)
     model: str = _model(
-        "Which network.", choices=MODELS, check=_known_or_own(MODELS)
+        "Which network.",
+        choices=MODELS,
+        check=functools.partial(choice_or_own, choices=MODELS),
     )
     batch_norm: bool = _model(
         "Batch normalization in the networks for small pictures.",
@@ -231,9 +223,8 @@ class RunConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
         """Makes the configuration that `to_dict` was called on.
 
-        Args:
-            values: What `to_dict` returned: the entry "config" of a run's
-                config.json. What it doesn't have has its default.
+        `values` may be the entry "config" of a run's config.json. What it
+        doesn't have has its default.
 
         Raises:
             ValueError: If names are missing or unknown, or a value is wrong.
@@ -248,7 +239,7 @@ class RunConfig:
         ]
         unknown = []
         if not missing:
-            known = methods.known_to(fields["method"])
+            known = methods.names_of_settings(fields["method"])
             unknown = sorted(set(values) - {*known, *_FORMER})
             values = {n: v for n, v in values.items() if n in known}
         if unknown or missing:
@@ -270,19 +261,19 @@ class RunConfig:
     ) -> Iterator[tuple[str, Any, Any]]:
         """Yields what would make another run of this one.
 
-        Args:
-            other: What `to_dict` returned, perhaps in another version.
-
-        Yields:
-            A name, the value here and the value there.
+        That is each name with the value here and the value in `other`, which
+        `to_dict` returned, perhaps in another version.
         """
         theirs = type(self).from_dict(other).to_dict()
-        indifferent = {
-            name for name, f in settings_of(type(self)).items() if f.indifferent
-        }
+        indifferent = indifferent_settings(type(self))
         for name, value in self.to_dict().items():
             if name not in indifferent and theirs.get(name) != value:
                 yield name, value, theirs.get(name)
+
+
+def indifferent_settings(cls: type[RunConfig] = RunConfig) -> set[str]:
+    """Returns the names of the settings that change no result."""
+    return {n for n, field in settings_of(cls).items() if field.indifferent}
 
 
 def _uneven(batch_size: int, num_workers: int) -> str:

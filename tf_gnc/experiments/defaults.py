@@ -14,9 +14,9 @@ from typing import Any
 from tf_gnc import _check
 from tf_gnc._settings import settings_of
 from tf_gnc.data import DATASETS, DatasetDefaults
-from tf_gnc.experiments import methods
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.user_code import is_own
+from tf_gnc.experiments.methods import registry as methods
+from tf_gnc.experiments.user_code import choice_or_own, is_own
 from tf_gnc.schedules import linear_scaling
 
 _OWN = DatasetDefaults(
@@ -78,20 +78,19 @@ def decided_by_data(
 
     The arguments are as for `make_config`, but none chosen is None.
     """
-    defaults = _OWN
-    if not is_own(dataset):
-        dataset = _check.choice("dataset", dataset, DATASETS)
-        defaults = DATASETS[dataset].defaults
+    choice_or_own("dataset", dataset, DATASETS)
+    defaults = _OWN if is_own(dataset) else DATASETS[dataset].defaults
     methods.check_method("method", method)
     num_workers, batch_size = _workers_and_batch(chosen, defaults)
     epochs = chosen.get("epochs", defaults.epochs)
     epochs = _check.integer("epochs", epochs, minimum=1)
+    scaled = linear_scaling(defaults.base_rate, 128, batch_size)
     values = {
         **defaults.settings,
         "num_workers": num_workers,
         "batch_size": batch_size,
         "epochs": epochs,
-        "learning_rate": _rate(defaults, batch_size),
+        "learning_rate": defaults.rates.get(batch_size, scaled),
         "model": defaults.model,
     }
     settings = {**defaults.settings, "epochs": epochs, **chosen}
@@ -109,16 +108,18 @@ def decided_by_data(
         },
         settings_of(RunConfig),
     )
-    # A setting may be chosen under several names.
-    theirs = methods.settings_for([method], split(chosen)[1])[method]
-    taken = {*chosen, *methods.flat(method, theirs, settings_of(RunConfig))}
+    taken = names_in_config(method, chosen)
     return {name: v for name, v in values.items() if name not in taken}
 
 
-def _rate(defaults: DatasetDefaults, batch_size: int) -> float:
-    """Returns the highest learning rate for a batch size."""
-    scaled = linear_scaling(defaults.base_rate, 128, batch_size)
-    return defaults.rates.get(batch_size, scaled)
+def names_in_config(method: str, values: Mapping[str, Any]) -> set[str]:
+    """Returns what a configuration calls the settings that values are for.
+
+    A setting of the method may be given under several names.
+    """
+    fields, own = split(values)
+    own = methods.settings_for([method], own)[method]
+    return {*fields, *methods.flat(method, own, settings_of(RunConfig))}
 
 
 def _in_run(

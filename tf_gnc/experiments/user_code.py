@@ -1,21 +1,23 @@
 """The user's own model, data and noise rule, named as "module:function".
 
 The functions take no arguments. `module` is found as `import` would find it,
-in the current directory too.
+in the current directory too. What can't be used raises a ValueError that names
+the function.
 """
 
 import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc.data import OwnData
+from tf_gnc import _check
+from tf_gnc.data import OwnData, Source
 from tf_gnc.noise import NoiseRule
 from tf_gnc.step.train_step import GNCModel, GNCTrainStep
 
@@ -26,7 +28,7 @@ def is_own(name: Any) -> bool:
 
 
 def check_own(argument: str, name: str) -> str:
-    """Returns the name of a function; raises if it can't be one."""
+    """Returns the name of a function; raises a ValueError if it can't be."""
     if not re.fullmatch(r"[^\W\d]\w*(\.\w+)*:[^\W\d]\w*", name):
         raise ValueError(
             f"`{argument}` must be module:function, as in mymodel:build, got "
@@ -35,18 +37,30 @@ def check_own(argument: str, name: str) -> str:
     return name
 
 
+def choice_or_own(argument: str, value: str, choices: Iterable[str]) -> str:
+    """Returns one of our names, or that of a function of the user's.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if is_own(value):
+        return check_own(argument, value)
+    try:
+        return _check.choice(argument, value, choices)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(error).rstrip('.')}. A function of your own is "
+            "module:function, as in mymodule:make."
+        ) from None
+
+
 def load_data(name: str) -> OwnData:
     """Returns what a function of the user's gives.
 
-    Args:
-        name: A function, as "module:function", that returns
-            `((x_train, y_train), (x_test, y_test))`: arrays as the model
-            takes them, and whole numbers from 0 as labels. A finite
-            `tf.data.Dataset` of single examples `(x, y)` may stand for
-            either pair; it is read into memory.
-
-    Raises:
-        ValueError: If there is no such function or it returns anything else.
+    It gives `((x_train, y_train), (x_test, y_test))`: arrays as the model
+    takes them, and whole numbers from 0 as labels. A finite `tf.data.Dataset`
+    of single examples `(x, y)` may stand for either pair; it is read into
+    memory.
     """
     parts = _call(name)
     if not isinstance(parts, tuple | list) or len(parts) != 2:
@@ -60,13 +74,8 @@ def load_data(name: str) -> OwnData:
 def load_model(name: str) -> GNCTrainStep:
     """Returns what a function of the user's gives, able to train with GNC.
 
-    Args:
-        name: A function, as "module:function", that returns a functional or
-            sequential `keras.Model`, or one of a class of its own that mixes
-            in `tf_gnc.GNCTrainStep`. It may be compiled.
-
-    Raises:
-        ValueError: If there is no such function or it returns anything else.
+    It gives a functional or sequential `keras.Model`, or one of a class of its
+    own that mixes in `tf_gnc.GNCTrainStep`. It may be compiled.
     """
     model = _call(name)
     if isinstance(model, GNCTrainStep):
@@ -91,14 +100,7 @@ def load_model(name: str) -> GNCTrainStep:
 
 
 def load_rule(name: str) -> NoiseRule:
-    """Returns what a function of the user's gives.
-
-    Args:
-        name: A function, as "module:function", that returns a noise rule.
-
-    Raises:
-        ValueError: If there is no such function or it returns anything else.
-    """
+    """Returns the noise rule that a function of the user's gives."""
     rule = _call(name)
     if not isinstance(rule, NoiseRule):
         raise ValueError(
@@ -109,26 +111,15 @@ def load_rule(name: str) -> NoiseRule:
     return rule
 
 
-def check_fit(name: str, model: keras.Model, source: Any) -> None:
-    """Checks that a model of the user's suits the data.
-
-    Args:
-        name: The function that made it.
-        model: The model.
-        source: A data set, with `input_shape` and `num_classes`.
-
-    Raises:
-        ValueError: If it doesn't.
-    """
+def check_fit(name: str, model: keras.Model, source: Source) -> None:
+    """Checks that a model, made by a function of that name, suits the data."""
     inputs = getattr(model, "inputs", None)
     if not inputs:
         return  # Known once it is called.
     shapes = [tuple(tensor.shape[1:]) for tensor in inputs]
     shape = tuple(source.input_shape)
-    fits = len(shapes) == 1 and len(shapes[0]) == len(shape)
-    if not fits or any(
-        a not in (None, b) for a, b in zip(shapes[0], shape, strict=True)
-    ):
+    fits = tf.TensorShape(shapes[0]).is_compatible_with(shape)
+    if len(shapes) > 1 or not fits:
         raise ValueError(
             f"The model of {name} must take examples of shape {shape}, as the "
             f"data have them, got {' and '.join(map(str, shapes))}."

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.methods.registry import METHODS
 
 
 def test_make_plan__all_methods__runs_of_a_seed_differ_in_the_method_alone():

@@ -9,7 +9,7 @@ import pytest
 
 from tests import imagenet_files
 from tf_gnc import data, schedules
-from tf_gnc.experiments.methods import METHODS
+from tf_gnc.experiments.methods.registry import METHODS
 from tf_gnc.experiments.recipes import RECIPES, TABLES, paper
 from tf_gnc.experiments.run.building import (
     build_datasets,

@@ -14,7 +14,7 @@ from tf_gnc import _check, data
 from tf_gnc._settings import settings_of
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config, split
-from tf_gnc.experiments.methods import check_method, flat, settings_for
+from tf_gnc.experiments.methods.registry import check_method, flat, settings_for
 from tf_gnc.experiments.run.building import (
     learning_rates,
     load_images,

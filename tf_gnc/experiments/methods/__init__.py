@@ -6,33 +6,3 @@ help, so that a new method is a file in `tf_gnc.noise` and a line in
 `registry.METHODS`. A function of the user's, "module:function", is a method
 without either.
 """
-
-from tf_gnc.experiments.methods.combination import Combination
-from tf_gnc.experiments.methods.registry import (
-    METHODS,
-    PAPER_METHODS,
-    check_method,
-    complete,
-    flat,
-    known_to,
-    make_noise,
-    newer_name,
-    settings_for,
-    settings_of_method,
-    summary_of,
-)
-
-__all__ = [
-    "METHODS",
-    "PAPER_METHODS",
-    "Combination",
-    "check_method",
-    "complete",
-    "flat",
-    "known_to",
-    "make_noise",
-    "newer_name",
-    "settings_for",
-    "settings_of_method",
-    "summary_of",
-]

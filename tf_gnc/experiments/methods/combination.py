@@ -36,15 +36,7 @@ class Combination:
         return [SwitchNoise(self.switch_epoch, self.then)]
 
     def check(self, method: str, epochs: int) -> None:
-        """Checks that a switch lies inside a run.
-
-        Args:
-            method: The method's name.
-            epochs: How many the run has.
-
-        Raises:
-            ValueError: If it doesn't.
-        """
+        """Raises a ValueError if a switch lies outside of a run."""
         if self.switch_epoch is None:
             return
         if 1 <= _check.integer("switch_epoch", self.switch_epoch) < epochs:

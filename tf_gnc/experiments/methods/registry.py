@@ -1,27 +1,23 @@
 """The methods by name, and what the settings of each come to.
 
 Settings travel by bare names where one method is meant, `alpha`, and as
-`gnc.alpha` where they are one method's among several.
+`gnc.alpha` where they are one method's among several. Functions that take a
+method want a name that `check_method` has let pass.
 """
 
+import functools
 import inspect
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from tf_gnc import _check
-from tf_gnc._settings import (
-    REQUIRED,
-    Setting,
-    first_line,
-    settings_of_call,
-)
+from tf_gnc._settings import REQUIRED, Setting, settings_of_call
 from tf_gnc.experiments.methods.combination import (
     Combination,
     gnc_to_rnc,
     no_noise,
 )
-from tf_gnc.experiments.user_code import check_own, is_own, load_rule
+from tf_gnc.experiments.user_code import choice_or_own, is_own, load_rule
 from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise
 
 METHODS: dict[str, Callable[..., NoiseRule | Combination | None]] = {
@@ -40,27 +36,7 @@ _OLDER: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
     {"rnc": {"alpha_rnc": "alpha"}}
 )
 
-
-def check_method(argument: str, name: str) -> str:
-    """Returns the name of a method, or of a function of the user's.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    if is_own(name):
-        return check_own(argument, name)
-    try:
-        return _check.choice(argument, name, METHODS)
-    except ValueError as error:
-        raise ValueError(
-            f"{str(error).rstrip('.')}. A rule of your own is "
-            "module:function, as in myrule:make."
-        ) from None
-
-
-def summary_of(method: str) -> str:
-    """Returns one line on a method of `METHODS`."""
-    return first_line(METHODS[method])
+check_method = functools.partial(choice_or_own, choices=METHODS)
 
 
 def settings_of_method(method: str) -> dict[str, Setting]:
@@ -70,15 +46,24 @@ def settings_of_method(method: str) -> dict[str, Setting]:
     return settings_of_call(METHODS[method], without=["seed"])
 
 
+def names_of_settings(method: str) -> dict[str, str]:
+    """Returns each name that a method's setting has, and what it is called now.
+
+    Of several names of one setting the last is the most exact.
+    """
+    found = {}
+    for name in settings_of_method(method):
+        older = [o for o, n in _OLDER.get(method, {}).items() if n == name]
+        found |= dict.fromkeys((name, *older, f"{method}.{name}"), name)
+    return found
+
+
 def complete(method: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all settings of a method as plain values.
 
-    Args:
-        method: A name that `check_method` has let pass.
-        chosen: Some of them; the others have their default.
-
     Raises:
-        ValueError: If one is unknown, or missing and without a default.
+        ValueError: If a chosen one is unknown, or one without a default is
+            missing.
     """
     own = settings_of_method(method)
     for name in chosen:
@@ -102,12 +87,7 @@ def complete(method: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 def make_noise(
     method: str, settings: Mapping[str, Any], seed: int
 ) -> Combination:
-    """Returns the noise of a run.
-
-    Args:
-        method: A name that `check_method` has let pass.
-        settings: All of the method's own.
-        seed: The run's.
+    """Returns the noise of a run with that seed, from all of its settings.
 
     Raises:
         ValueError: If a setting is illegal, or there is no such function.
@@ -130,10 +110,6 @@ def settings_for(
     A bare name is for all methods that have such a setting, `gnc.alpha` for
     one, whatever the bare name says.
 
-    Args:
-        methods: Names of methods.
-        chosen: Values by name.
-
     Raises:
         ValueError: If one does nothing with these methods.
 
@@ -141,32 +117,14 @@ def settings_for(
         >>> settings_for(["dpsgd", "rnc", "gnc"], {"alpha": 1, "gnc.alpha": 2})
         {'dpsgd': {}, 'rnc': {'alpha': 1}, 'gnc': {'alpha': 2}}
     """
-    taken: dict[str, dict[str, Any]] = {}
-    used: set[str] = set()
-    for method in methods:
-        sources = {}  # By setting, the last and thereby the most exact name.
-        for name in settings_of_method(method):
-            older = [o for o, n in _older(method).items() if n == name]
-            for word in (name, *older, f"{method}.{name}"):
-                if word in chosen:
-                    sources[name] = word
-                    used.add(word)
-        taken[method] = {name: chosen[w] for name, w in sources.items()}
+    names = {method: names_of_settings(method) for method in methods}
     for name in chosen:
-        if name not in used:
+        if not any(name in known for known in names.values()):
             raise ValueError(_idle(name, methods))
-    return taken
-
-
-def known_to(method: str) -> set[str]:
-    """Returns all names by which a method's settings are called."""
-    own = settings_of_method(method)
-    return {*own, *_older(method), *(f"{method}.{name}" for name in own)}
-
-
-def newer_name(method: str, name: str) -> str:
-    """Returns what a method's setting is called now."""
-    return _older(method).get(name, name)
+    return {
+        method: {n: chosen[name] for name, n in known.items() if name in chosen}
+        for method, known in names.items()
+    }
 
 
 def flat(
@@ -179,13 +137,9 @@ def flat(
     }
 
 
-def _older(method: str) -> Mapping[str, str]:
-    return _OLDER.get(method, {})
-
-
 def _idle(name: str, methods: Sequence[str]) -> str:
     """Returns what is wrong with a setting that does nothing."""
-    users = [method for method in METHODS if name in known_to(method)]
+    users = [method for method in METHODS if name in names_of_settings(method)]
     if not users:
         return (
             f"`{name}` (--{name}) is no setting of a run, nor of "

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tf_gnc.experiments.compare.plan import Published
-from tf_gnc.experiments.methods import PAPER_METHODS
+from tf_gnc.experiments.methods.registry import PAPER_METHODS
 from tf_gnc.experiments.recipes.recipe import Recipe
 
 _PAPER = "Haruki et al. (2019), arXiv:1906.10822"
@@ -69,13 +69,19 @@ _TABLE_1: Mapping[tuple[str, int], tuple[Published, Published]] = {
     ("full", 8_192): (Published(69.21, 2.11), Published(71.35, 0.27)),
 }
 
-# What each of Table 1's techniques is, as fields of RunConfig.
-_TECHNIQUES: Mapping[str, dict[str, Any]] = {
-    "wd": {"weight_decay": 1e-4},
-    "mm": {"momentum": 0.9},
-    "da": {"augment": True},
-}
 _NONE = {"weight_decay": 0.0, "momentum": 0.0, "augment": False}
+
+# The rows of Table 1: what they show, and how in fields of RunConfig.
+_TECHNIQUES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "baseline": ("without weight decay, momentum, augmentation", {}),
+    "wd": ("weight decay alone", {"weight_decay": 1e-4}),
+    "mm": ("momentum alone", {"momentum": 0.9}),
+    "da": ("data augmentation alone", {"augment": True}),
+    "full": (
+        "all of them",
+        {"weight_decay": 1e-4, "momentum": 0.9, "augment": True},
+    ),
+}
 
 # Fig. 3 (c): highest rates by batch size (appendix A.4).
 _SIMPLE_RATES = {2_048: 0.016, 4_096: 0.032, 8_192: 0.064}
@@ -113,25 +119,13 @@ def table_2() -> Iterator[Recipe]:
 def table_1() -> Iterator[Recipe]:
     """Yields GNC beside weight decay, momentum and data augmentation."""
     for (technique, batch_size), found in _TABLE_1.items():
-        settings = {**_NONE, "batch_size": batch_size}
-        if technique == "full":
-            for values in _TECHNIQUES.values():
-                settings |= values
-        else:
-            settings |= _TECHNIQUES.get(technique, {})
+        shown, changes = _TECHNIQUES[technique]
         yield Recipe(
             name=f"cifar100-{batch_size}-{technique}",
             table="table1",
-            summary="which techniques GNC adds to: "
-            + {
-                "baseline": "without weight decay, momentum, augmentation",
-                "wd": "weight decay alone",
-                "mm": "momentum alone",
-                "da": "data augmentation alone",
-                "full": "all of them",
-            }[technique],
+            summary=f"which techniques GNC adds to: {shown}",
             dataset="cifar100",
-            settings=settings,
+            settings={**_NONE, "batch_size": batch_size, **changes},
             source=f"{_PAPER}, Table 1, section 3.4",
             cost=_CIFAR_COST,
             methods=("dpsgd", "gnc"),

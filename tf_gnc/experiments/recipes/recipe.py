@@ -10,10 +10,10 @@ from tf_gnc import _check
 from tf_gnc._settings import settings_of
 from tf_gnc.data import DATASETS
 from tf_gnc.experiments.compare.plan import Plan, Published, make_plan
-from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.config import RunConfig, indifferent_settings
 from tf_gnc.experiments.defaults import make_config, split
-from tf_gnc.experiments.methods import PAPER_METHODS, known_to
-from tf_gnc.experiments.user_code import is_own
+from tf_gnc.experiments.methods.registry import PAPER_METHODS, names_of_settings
+from tf_gnc.experiments.user_code import choice_or_own
 
 NOT_RUN = "not run here"
 
@@ -26,31 +26,15 @@ _DEBUG = {
     "switch_epoch": 1,
 }
 
-# Whose change doesn't make another experiment of it.
-_INDECISIVE = {"deterministic"} | {
-    name for name, s in settings_of(RunConfig).items() if s.indifferent
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """One row of a table: settings, methods, and what is known of the result.
 
-    Attributes:
-        name: What it is called on the command line.
-        table: Where it belongs: "table1", "table2", "fig3c", "mlperf" or
-            "laptop".
-        summary: One line for people.
-        dataset: A key of `tf_gnc.data.DATASETS`.
-        settings: Fields of `RunConfig` for all methods. What isn't here is
-            what `make_config` makes of the data set and the method.
-        source: Where settings and published numbers come from.
-        cost: What a run takes.
-        methods: Keys of `METHODS`. A function of the user's may be added.
-        seeds: How many runs of each method.
-        published: Test accuracies in percent, by method.
-        published_note: What was published besides, in words.
-        seen: What it came to here, or `NOT_RUN`.
+    `settings` are fields of `RunConfig` for all methods; `make_config` decides
+    the others. `cost` is that of one run. `published` are test accuracies in
+    percent, by method; `published_note` says what was published besides,
+    `source` where settings and numbers come from, `seen` what came out here.
 
     Example:
         >>> from tf_gnc.experiments.recipes import RECIPES
@@ -79,6 +63,12 @@ class Recipe:
         """The command that runs it whole."""
         return f"tf-gnc reproduce {self.table} --rows={self.name}"
 
+    @property
+    def values(self) -> dict[str, Any]:
+        """What its runs have in common, by names that `make_config` takes."""
+        same = {"dataset": self.dataset, "deterministic": True}
+        return same | self.settings
+
     def config(self, method: str, seed: int = 0, **chosen: Any) -> RunConfig:
         """Returns the configuration of one run; `chosen` as for `plan`."""
         return self.plan([method], [seed], **chosen).runs[0]
@@ -93,28 +83,23 @@ class Recipe:
     ) -> Plan:
         """Returns the recipe as a comparison.
 
-        Args:
-            methods: Some of the recipe's, or functions of the user's; default
-                all of the recipe's.
-            seeds: Default as many as the recipe has, from 0.
-            baseline: As for `make_plan`.
-            scale: Share of the epochs, above 0 and at most 1. Warm-up, decays
-                and switch keep their places in the run.
-            **chosen: Fields of `RunConfig`, in place of the recipe's.
+        With some of its methods, or functions of the user's as well, and with
+        other values of `RunConfig`'s fields in place of the recipe's. `scale`
+        is a share of the epochs; warm-up, decays and switch come at the same
+        share of the run.
 
         Raises:
             ValueError: If a value is illegal, or a method isn't the recipe's.
         """
         methods = list(methods or self.methods)
         for method in methods:
-            if not is_own(method):
-                _check.choice("methods", method, self.methods)
+            choice_or_own("methods", method, self.methods)
         scale = _check.real("scale", scale, above=0, maximum=1)
-        settings = {"dataset": self.dataset, "deterministic": True}
-        settings |= self._scaled(scale)
+        settings = self.values | self._scaled(scale)
         settings |= {k: v for k, v in chosen.items() if v is not None}
         # What matters to other methods of the recipe only is no mistake.
-        used = set(settings_of(RunConfig)).union(*map(known_to, methods))
+        used = set(settings_of(RunConfig))
+        used = used.union(*map(names_of_settings, methods))
         plan = make_plan(
             methods,
             list(seeds or range(self.seeds)),
@@ -124,7 +109,8 @@ class Recipe:
         notes = [f"Published: {self.source}"] if self.published else []
         if self.published_note:
             notes.append(f"Published besides: {self.published_note}")
-        if scale != 1 or chosen.keys() - _INDECISIVE:
+        same = indifferent_settings() | {"deterministic"}
+        if scale != 1 or chosen.keys() - same:
             notes.append(
                 "This was not the recipe as it stands: its runs were shorter "
                 "or otherwise different, and so can't be held against what "
@@ -163,9 +149,9 @@ class Recipe:
             f"  Source:     {self.source}",
             f"  Cost:       {self.cost}",
         ]
-        if self.published or self.published_note:
-            found = [f"{m} {value}" for m, value in self.published.items()]
-            found += [self.published_note] if self.published_note else []
+        found = [f"{m} {value}" for m, value in self.published.items()]
+        found += [self.published_note] if self.published_note else []
+        if found:
             lines.append(f"  Published:  {', '.join(found)}")
         lines.append(f"  Seen here:  {self.seen}")
         return "\n".join(

@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
-from tf_gnc._settings import settings_of
 from tf_gnc.data import hold_out
-from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.methods import METHODS, settings_of_method
+from tf_gnc.experiments.config import RunConfig, indifferent_settings
+from tf_gnc.experiments.methods.registry import METHODS, settings_of_method
 from tf_gnc.experiments.run.building import (
     learning_rates,
     load_images,
@@ -129,9 +128,7 @@ class Search:
     def to_dict(self) -> dict[str, Any]:
         """Returns what the results depend on, as JSON can hold it."""
         terms = {n: v for n, v in self.terms().items() if v is not None}
-        fields = settings_of(RunConfig)
-        left_out = {n for n, field in fields.items() if field.indifferent}
-        left_out |= {"seed", *self.names}
+        left_out = indifferent_settings() | {"seed", *self.names}
         run = self.base.to_dict()
         return terms | {n: v for n, v in run.items() if n not in left_out}
 
