@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_gnc.cli import progress
 from tf_gnc.cli.tensorflow_start import start_tensorflow
-from tf_gnc.experiments.run.task import RunTask, carry_out
+from tf_gnc.experiments.run.task import RunTask, do_task
 
 _START = """
 import sys
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         strategy = start_tensorflow(task.config.threads, strategy="auto")
         with progress.show_progress(progress.Console()) as callback:
-            carry_out(task, strategy, [callback])
+            do_task(task, strategy, [callback])
     except (ValueError, OSError, tf.errors.ResourceExhaustedError) as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1

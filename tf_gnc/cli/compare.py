@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_gnc import _check
+from tf_gnc import _check, _files
 from tf_gnc._settings import setting
 from tf_gnc.cli import config_flags
 from tf_gnc.cli.command import (
@@ -37,6 +37,7 @@ from tf_gnc.experiments.compare.table import make_table, to_csv
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.methods.registry import PAPER_METHODS
 from tf_gnc.experiments.recipes import RECIPES
+from tf_gnc.experiments.run.directory import as_file_name
 
 _USAGE = "tf-gnc compare"
 _SUMMARY = (
@@ -82,7 +83,7 @@ class CompareFlags:
 def _prepare(call: Call) -> Work:
     given = call.given
     plan = _plan(given)
-    name = plan.title or plan.runs[0].dataset.replace(":", "-")
+    name = plan.title or as_file_name(plan.runs[0].dataset)
     out_dir = given.get("out_dir") or Path("runs", f"compare-{name}")
     return work_of(call, [Comparison(plan, out_dir)])
 
@@ -179,14 +180,15 @@ def _show_table(console: Console, comparison: Comparison, command: str) -> None:
     columns = make_columns(plan, comparison.results())
     table = make_table(plan, columns)
     text = table.to_text()
-    comparison.write("table.txt", text)
-    comparison.write("table.csv", to_csv(plan, columns))
-    comparison.write("table.md", table.to_markdown())
-    comparison.write("report.html", to_html(plan, columns, table, command))
-    console.say(
-        f"\n{text}\ntable.txt, table.csv, table.md, report.html\n"
-        f"in {comparison.directory}"
-    )
+    written = {
+        "table.txt": text,
+        "table.csv": to_csv(plan, columns),
+        "table.md": table.to_markdown(),
+        "report.html": to_html(plan, columns, table, command),
+    }
+    for name, content in written.items():
+        _files.write(comparison.path(name), content)
+    console.say(f"\n{text}\n{', '.join(written)}\nin {comparison.directory}")
 
 
 COMMAND = Command(build_flags, _prepare)

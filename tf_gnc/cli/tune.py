@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 
+from tf_gnc import _files
 from tf_gnc._settings import setting, values_of
 from tf_gnc.cli import config_flags
 from tf_gnc.cli.command import (
@@ -264,8 +265,8 @@ class _Run:
         trials = list(self._trials.values())
         warnings = report.warnings(trials, search)
         choice = report.chosen(trials, search)
-        tuning.write("tune.csv", report.to_csv(trials, search))
-        tuning.write("tune.png", report.draw(trials, search))
+        _files.write(tuning.path("tune.csv"), report.to_csv(trials, search))
+        _files.write(tuning.path("tune.png"), report.draw(trials, search))
         tuning.write_about(
             {
                 "command": self._call.line,

@@ -249,8 +249,7 @@ class RunConfig:
                 f"missing={missing}. Was it written by another version of "
                 "tf_gnc?"
             )
-        own = methods.settings_for([fields["method"]], values)
-        return cls(**fields, settings=own[fields["method"]])
+        return cls(**fields, settings=values)
 
     def replace(self, **changes: Any) -> "RunConfig":
         """Returns a copy with other values of fields or settings."""

@@ -56,7 +56,6 @@ def make_config(
     chosen = {name: v for name, v in chosen.items() if v is not None}
     values = {**decided_by_data(dataset, method, chosen), **chosen}
     fields, own = split(values)
-    own = methods.settings_for([method], own)[method]
     return RunConfig(dataset=dataset, method=method, settings=own, **fields)
 
 

@@ -153,14 +153,13 @@ def _find(name: str) -> Callable[[], Any]:
         sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name not in (module_name, module_name.partition(".")[0]):
-            raise ValueError(f"{name} can't be imported: {error}.") from error
-        raise ValueError(
-            f"There is no module {module_name!r} to find {name} in. Start the "
-            "command in its directory, or add that to PYTHONPATH."
-        ) from error
     except Exception as error:
+        sought = module_name, module_name.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name in sought:
+            raise ValueError(
+                f"There is no module {module_name!r} to find {name} in. Start "
+                "the command in its directory, or add that to PYTHONPATH."
+            ) from error
         raise ValueError(
             f"{name} can't be imported: {type(error).__name__}: {error}."
         ) from error

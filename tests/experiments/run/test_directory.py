@@ -7,11 +7,8 @@ import signal
 
 import pytest
 
-from tf_gnc._files import finite_or_none
-from tf_gnc.experiments.run.directory import (
-    RunFiles,
-    new_run_dir,
-)
+from tf_gnc import _files
+from tf_gnc.experiments.run.directory import RunFiles, new_run_dir
 
 
 def test_run_files__empty_directory__is_taken(tmp_path):
@@ -60,30 +57,26 @@ def test_run_files__full_disk__error_has_the_numbers(tmp_path, monkeypatch):
 
 
 def test_write__writer_fails__leaves_neither_half_nor_whole(tmp_path):
-    files = RunFiles(tmp_path)
-
     def write_half(path):
         path.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(OSError, match="No space left"):
-        files.write("model.keras", write_half)
-    assert files.names() == []
+        _files.write(tmp_path / "model.keras", write_half)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_write_json__nan__is_refused_rather_than_written(tmp_path):
-    files = RunFiles(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json("summary.json", {"loss": float("nan")})
-    assert files.names() == []
+        _files.write_json(tmp_path / "summary.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_append_row__two_rows__each_is_a_line_at_once(tmp_path):
-    files = RunFiles(tmp_path)
-    files.claim()
+    path = tmp_path / "metrics.jsonl"
     for epoch in (1, 2):
-        files.append_row({"epoch": epoch})
-        lines = files.path("metrics.jsonl").read_text().splitlines()
+        _files.append_row(path, {"epoch": epoch})
+        lines = path.read_text().splitlines()
         assert json.loads(lines[-1]) == {"epoch": epoch}
     assert len(lines) == 2
 
@@ -91,10 +84,9 @@ def test_append_row__two_rows__each_is_a_line_at_once(tmp_path):
 def test_append_row__disk_fills_up_halfway__takes_the_half_line_back(
     tmp_path,
 ):
-    files = RunFiles(tmp_path)
-    files.claim()
-    files.append_row({"epoch": 1})
-    before = files.path("metrics.jsonl").read_bytes()
+    path = tmp_path / "metrics.jsonl"
+    _files.append_row(path, {"epoch": 1})
+    before = path.read_bytes()
     # A limit on the size of files stands in for the end of the disk: the
     # system writes what fits, then fails.
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -102,19 +94,20 @@ def test_append_row__disk_fills_up_halfway__takes_the_half_line_back(
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            files.append_row({"epoch": 2})
+            _files.append_row(path, {"epoch": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert files.path("metrics.jsonl").read_bytes() == before
+    assert path.read_bytes() == before
 
 
-def test_new_run_dir__name_taken__counts_on(tmp_path):
+def test_new_run_dir__name_taken__counts_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     # The clock may tick between two calls, so up to three names are tried.
     names = []
     for _ in range(3):
-        names.append(new_run_dir("digits", "gnc", tmp_path))
-        names[-1].mkdir()
+        names.append(new_run_dir("digits", "gnc"))
+        names[-1].mkdir(parents=True)
     assert len(set(names)) == 3
     assert all(path.name.startswith("digits-gnc-2") for path in names)
     assert any(path.name.endswith(("-2", "-3")) for path in names)
@@ -122,18 +115,18 @@ def test_new_run_dir__name_taken__counts_on(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_finite_or_none__not_finite__is_none(value):
-    assert finite_or_none(value) is None
+    assert _files.finite_or_none(value) is None
 
 
 def _begun(path):
     files = RunFiles(path)
     files.claim()
-    files.write_json("config.json", {})
+    _files.write_json(files.path("config.json"), {})
     return files
 
 
 def test_resume__begun_run__may_go_on_and_keeps_its_rows(tmp_path):
-    _begun(tmp_path).append_row({"epoch": 1})
+    _files.append_row(_begun(tmp_path).path("metrics.jsonl"), {"epoch": 1})
     files = RunFiles(tmp_path, resume=True)
     files.claim()
     assert files.path("metrics.jsonl").read_text() == '{"epoch": 1}\n'
@@ -161,7 +154,7 @@ def test_keep_rows__rows_after_the_backup__are_cut_off(tmp_path):
     files = _begun(tmp_path)
     rows = [{"epoch": n, "loss": 0.1 * n} for n in (1, 2, 3)]
     for row in rows:
-        files.append_row(row)
+        _files.append_row(files.path("metrics.jsonl"), row)
     files.keep_rows(rows[:2])
     lines = files.path("metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == rows[:2]
@@ -176,4 +169,4 @@ def test_keep_rows__lost_and_half_rows__are_written_again(tmp_path):
 
 
 def test_read_json__not_there__is_none(tmp_path):
-    assert RunFiles(tmp_path).read_json("config.json") is None
+    assert _files.read_json(tmp_path / "config.json") is None

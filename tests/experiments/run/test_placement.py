@@ -109,3 +109,15 @@ def test_end__backups__are_removed_and_nothing_else(begun):
     _workspace(begun).end()
     names = sorted(path.name for path in begun.iterdir())
     assert names == ["config.json", "metrics.jsonl"]
+
+
+def test_workspace__directory_in_the_home_folder__is_found_again(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    workspace = _workspace("~/run")
+    workspace.claim({"config": _config().to_dict()})
+    (tmp_path / "run" / "summary.json").write_text('{"epochs": 2}')
+    again = _workspace("~/run")
+    again.claim({})
+    assert again.summary == {"epochs": 2}

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 import tf_gnc
-from tf_gnc import data
+from tf_gnc import _files, data
 from tf_gnc.data import OwnData, hold_out
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.run.directory import RunFiles
@@ -462,11 +462,11 @@ def _fit(model, callbacks):
 def test_displacement_log__random_noise__is_alpha_times_the_rate(tmp_path):
     # Each filter's noise has the filter's norm, so all of them together have
     # the norm of all weights.
-    files = RunFiles(tmp_path)
-    log = DisplacementLog(files)
+    log = DisplacementLog(RunFiles(tmp_path))
     _fit(_model(tf_gnc.RandomNoise(alpha=0.5, seed=1)), [log])
     np.testing.assert_allclose(log.displacements, [0.1] * 3, rtol=1e-4)
-    assert files.read_json("displacement.json") == {"epochs": log.displacements}
+    found = _files.read_json(tmp_path / "displacement.json")
+    assert found == {"epochs": log.displacements}
 
 
 def test_displacement_log__gradient_noise__leaves_the_training_alone(tmp_path):

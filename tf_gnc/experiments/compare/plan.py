@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tf_gnc import _check, data
+from tf_gnc import _check, _files, data
 from tf_gnc._settings import settings_of
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config, split
@@ -152,7 +152,7 @@ def make_plan(
 
 
 class Comparison(ManyRuns):
-    """The directory of a comparison; see `SharedDirectory`."""
+    """The directory of a comparison; see `ManyRuns`."""
 
     what, about = "comparison", "compare.json"
 
@@ -185,7 +185,7 @@ class Comparison(ManyRuns):
             "baseline": self.plan.baseline,
             "runs": [run.to_dict() for run in self.plan.runs],
         }
-        self.write_json(self.about, about)
+        _files.write_json(self.path(self.about), about)
 
     def _compared(self, about: Any) -> Iterator[tuple[str, Any, Any]]:
         plan, runs = self.plan, about["runs"]

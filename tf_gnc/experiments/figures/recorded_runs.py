@@ -140,11 +140,12 @@ def read_run(directory: str | os.PathLike) -> RecordedRun:
     """
     directory = Path(directory).expanduser()
     about = _about(directory)
-    rows: dict[int, dict[str, Any]] = {}
     # What was recorded comes last: it was measured with the noise in force.
-    for name in (MEASURED, "probe.jsonl"):
-        for row in read_rows(directory / name, "step"):
-            rows.setdefault(row["step"], {}).update(row)
+    rows = by_step(
+        row
+        for name in (MEASURED, "probe.jsonl")
+        for row in read_rows(directory / name, "step")
+    )
     metrics = read_rows(directory / "metrics.jsonl", "epoch")
     if not rows and not metrics:
         raise ValueError(
@@ -157,9 +158,17 @@ def read_run(directory: str | os.PathLike) -> RecordedRun:
         config=about["config"],
         steps_per_epoch=about["steps_per_epoch"],
         metrics=metrics,
-        rows=[rows[step] for step in sorted(rows)],
+        rows=rows,
         label=about["config"]["method"],
     )
+
+
+def by_step(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns rows in the order of their steps, those of one step in one."""
+    merged: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        merged.setdefault(row["step"], {}).update(row)
+    return [merged[step] for step in sorted(merged)]
 
 
 def _about(directory: Path) -> dict[str, Any]:

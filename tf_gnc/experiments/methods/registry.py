@@ -65,12 +65,9 @@ def complete(method: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: If a chosen one is unknown, or one without a default is
             missing.
     """
-    own = settings_of_method(method)
-    for name in chosen:
-        if name not in own:
-            raise ValueError(_idle(name, [method]))
+    chosen = settings_for([method], chosen)[method]
     values = {}
-    for name, setting in own.items():
+    for name, setting in settings_of_method(method).items():
         value = chosen.get(name, setting.default)
         if value is REQUIRED or (value is None and not setting.optional):
             raise ValueError(

@@ -30,26 +30,30 @@ from tf_gnc.step.train_step import GNCModel, GNCTrainStep
 _DECAY_STEPS, _WHOLE_RUN = 4_120, 3_519
 
 
-def load_images(config: RunConfig) -> data.Source:
+def load_images(config: RunConfig, holdout: float = 0.0) -> data.Source:
     """Returns the data set of a run.
+
+    A share `holdout` of the training examples, if not 0, stands for the test
+    examples.
 
     Raises:
         DatasetNotFoundError: If it has not been prepared.
-        ValueError: If a function of the user's doesn't give one.
+        ValueError: If a function of the user's doesn't give one, or nothing
+            can be held out.
     """
     if is_own(config.dataset):
-        return load_data(config.dataset)
-    source = data.load(config.dataset, config.data_dir, config.download)
-    if config.image_size is None:
-        return source
-    return dataclasses.replace(source, image_size=config.image_size)
+        source = load_data(config.dataset)
+    else:
+        source = data.load(config.dataset, config.data_dir, config.download)
+    if config.image_size is not None:
+        source = dataclasses.replace(source, image_size=config.image_size)
+    return data.hold_out(source, holdout, config.seed) if holdout else source
 
 
 def steps_of_epoch(config: RunConfig, images: data.Source) -> int:
     """Returns how many updates an epoch of a run has.
 
-    Raises:
-        ValueError: If the batch is larger than the data set.
+    A batch larger than the data set is a ValueError.
     """
     steps = data.steps_per_epoch(images.num_train, config.batch_size)
     return min(steps, config.max_steps or steps)

@@ -4,13 +4,11 @@ All that the experiments know of paths and file systems is here and in
 tf_gnc._files. What stands in the files is up to others.
 """
 
-import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +24,28 @@ def as_file_name(name: str) -> str:
     return name.replace(":", "-")
 
 
-def new_run_dir(
-    dataset: str, method: str, root: str = "runs", stamp: str | None = None
-) -> Path:
-    """Returns `<root>/<dataset>-<method>-<time>`, a name not yet taken.
+def new_run_dir(dataset: str, method: str, stamp: str | None = None) -> Path:
+    """Returns `runs/<dataset>-<method>-<time>`, a name not yet taken.
 
     A `stamp` stands for the time in a run whose processes must agree on it and
     find it again; then the name may be taken.
     """
     name = as_file_name(f"{dataset}-{method}")
-    if stamp is not None:
-        return Path(root, f"{name}-{stamp}")
-    first = Path(root, f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    first = Path("runs", f"{name}-{stamp or time.strftime('%Y%m%d-%H%M%S')}")
     path, count = first, 1
-    while path.exists():
+    while path.exists() and not stamp:
         count += 1
         path = first.with_name(f"{first.name}-{count}")
     return path
 
 
 class Directory:
-    """A local directory, which need not exist, and its files."""
+    """A local directory, which need not exist."""
 
     argument = "out_dir"
     """How errors call it; its flag is named likewise."""
+    what = ""
+    """What the directory is of, for errors."""
 
     def __init__(self, directory: str | os.PathLike) -> None:
         name = os.fspath(directory)
@@ -62,14 +58,13 @@ class Directory:
         self.directory = Path(name).expanduser()
 
     def path(self, name: str) -> Path:
-        """Returns where a file of that name lies."""
+        """Returns the path of a file of that name."""
         return self.directory / name
 
     def names(self) -> list[str]:
         """Returns the names of the files there are, none if it is missing.
 
-        Raises:
-            NotADirectoryError: If it is a file.
+        A NotADirectoryError says that it is a file.
         """
         if not self.directory.exists():
             return []
@@ -86,19 +81,21 @@ class Directory:
         begun = _files.UNFINISHED
         return [name for name in self.names() if not name.startswith(begun)]
 
-    def write(
-        self, name: str, content: bytes | str | Callable[[Path], Any]
+    def refuse_other_settings(
+        self, settings: Iterable[tuple[str, Any, Any]]
     ) -> None:
-        """Writes a file, whole or not at all; see `_files.write`."""
-        _files.write(self.path(name), content)
+        """Raises a ValueError if a setting isn't the one in the directory.
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes a JSON file, whole or not at all."""
-        _files.write_json(self.path(name), content)
-
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """Returns what a JSON file says; None if it isn't there."""
-        return _files.read_json(self.path(name))
+        Each comes as its name, its value now, and the one in the directory.
+        """
+        for name, ours, theirs in settings:
+            if ours != theirs:
+                raise ValueError(
+                    f"A {self.what} must go on with the settings it began "
+                    f"with, got {name}={ours!r} where {self.directory} has "
+                    f"{theirs!r}. Use the same flags, or choose another "
+                    f"{self.argument} (--{self.argument})."
+                )
 
     def remove_unfinished(self) -> None:
         """Removes what a kill has left of files that were being written."""
@@ -107,13 +104,11 @@ class Directory:
 
 
 class RunFiles(Directory):
-    """The files of one run. Making the object only looks; `claim` is for good.
+    """The files of one run, in a directory that is new or empty.
 
-    In between, whatever else can go wrong may do so without leaving a trace.
-
-    Args:
-        run_dir: The run's directory: new, or empty.
-        resume: Whether it may hold a run that is to go on.
+    With `resume` it may hold a run that is to go on. Making the object only
+    looks; `claim` is for good. In between, whatever else can go wrong may do so
+    without leaving a trace.
 
     Raises:
         ValueError: If `run_dir` isn't on a local file system.
@@ -122,7 +117,7 @@ class RunFiles(Directory):
         OSError: With `errno.ENOSPC` if the disk is as good as full.
     """
 
-    argument = "run_dir"
+    argument, what = "run_dir", "run"
 
     def __init__(
         self, run_dir: str | os.PathLike, resume: bool = False
@@ -145,12 +140,6 @@ class RunFiles(Directory):
             self.path("metrics.jsonl").open("x").close()
         except FileExistsError:
             raise self._taken() from None
-
-    def append_row(
-        self, row: Mapping[str, Any], name: str = "metrics.jsonl"
-    ) -> None:
-        """Adds a line to a file of rows and hands it to the system at once."""
-        _files.append_row(self.path(name), row)
 
     def keep_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Has metrics.jsonl hold these rows and no others."""
@@ -186,83 +175,3 @@ class RunFiles(Directory):
                 "choose another run_dir (--run_dir)",
                 str(existing),
             )
-
-
-class SharedDirectory(Directory):
-    """The directory of something that has many runs and can be gone on with.
-
-    It is new, empty, or was begun by the same thing; one process holds it at
-    a time. Making the object only looks; `claimed` takes the directory.
-
-    Raises:
-        ValueError: If it isn't on a local file system, or that of another.
-        OSError: If it holds anything else, or is a file.
-    """
-
-    what = ""
-    """What the directory is of, for errors."""
-    about = ""
-    """The file that tells what it is of."""
-
-    def __init__(self, out_dir: str | os.PathLike) -> None:
-        super().__init__(out_dir)
-        self._refuse_others()
-
-    @contextlib.contextmanager
-    def claimed(self, command: str) -> Iterator[None]:
-        """Holds the directory for a command, against a second one.
-
-        Raises:
-            OSError: If somebody else holds it, or it can't be made.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        held = os.open(self.directory, os.O_RDONLY)
-        try:
-            self._lock(held)
-            self._refuse_others()
-            self.remove_unfinished()
-            if not self.path(self.about).exists():
-                self._begin(command)
-            yield
-        finally:
-            os.close(held)
-
-    def _begin(self, command: str) -> None:
-        """Writes `about`."""
-        raise NotImplementedError
-
-    def _compared(self, about: Any) -> Iterable[tuple[str, Any, Any]]:
-        """Returns names, each with the value now and that in `about`."""
-        raise NotImplementedError
-
-    def _refuse_others(self) -> None:
-        names = self.whole_names()
-        about = self.read_json(self.about)
-        if about is not None:
-            for name, ours, theirs in self._compared(about):
-                if ours != theirs:
-                    raise ValueError(
-                        f"A {self.what} must go on with the settings it began "
-                        f"with, got {name}={ours!r} where {self.directory} has "
-                        f"{theirs!r}. Use the same flags, or choose another "
-                        "out_dir (--out_dir)."
-                    )
-        elif names:
-            raise FileExistsError(
-                f"`out_dir` must be new, empty or that of the same {self.what}"
-                f", got out_dir='{self.directory}', which holds other files. "
-                "Choose another name (--out_dir)."
-            )
-
-    def _lock(self, descriptor: int) -> None:
-        """Locks the directory for as long as it is open."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OSError(
-                f"`out_dir` must not be in use by another {self.what}, got "
-                f"out_dir='{self.directory}'. Wait for it, or choose another "
-                "name (--out_dir)."
-            ) from None
-        except OSError:  # Not all file systems can.
-            pass

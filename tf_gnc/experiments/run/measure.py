@@ -4,6 +4,7 @@ The same measures, batch and data as while it trained (tf_gnc.callbacks.Probe),
 so that the rows are too. Gradient noise is the exception: see `measure`.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,11 @@ import keras
 from tf_gnc import _check, _files, analysis, data
 from tf_gnc.callbacks.measures import FULL, arguments, as_json
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.figures.recorded_runs import MEASURED, RecordedRun
+from tf_gnc.experiments.figures.recorded_runs import (
+    MEASURED,
+    RecordedRun,
+    by_step,
+)
 from tf_gnc.experiments.run import recording
 from tf_gnc.experiments.run.building import load_images
 from tf_gnc.experiments.user_code import is_own, load_model
@@ -36,10 +41,8 @@ def check_measures(measures: Sequence[str]) -> None:
 def find_models(run: RecordedRun) -> dict[int, Path]:
     """Returns the models that a run has kept, by the epochs they ended.
 
-    Those of `--checkpoint_every`, and the one at the end.
-
-    Raises:
-        ValueError: If there is none.
+    Those of `--checkpoint_every`, and the one at the end; without any, raises
+    a ValueError.
     """
     found = {}
     folder = run.directory / recording.CHECKPOINTS
@@ -75,41 +78,40 @@ def measure(
     similarity; condition numbers were twice the recorded ones after 20 of 60
     steps and within a percent after 60.
 
-    Args:
-        run: The run.
-        measures: Names of full measures.
-        data_dir: Where the data set lies, if no longer where it lay.
-        report: Is called with epoch and step as each model is done.
+    `measures` are names that `check_measures` has let pass. `data_dir` says
+    where the data set lies, if no longer where it lay. `report` is called with
+    epoch and step as each model is done.
 
     Raises:
         ValueError: If there is nothing to measure, or a model can't be read.
         DatasetNotFoundError: If the data set isn't there.
     """
-    check_measures(measures)
-    config = RunConfig.from_dict(
-        {**run.config, **({"data_dir": data_dir} if data_dir else {})}
-    )
+    config = RunConfig.from_dict(run.config)
+    if data_dir:
+        config = dataclasses.replace(config, data_dir=data_dir)
     recording.Recording(measures).check(config)
     models = find_models(run)
     images = load_images(config)
     given = recording.measuring_data(measures, config, images)
     calls = arguments(measures, given.get("batch"), given.get("dataset"))
-    for epoch, path in models.items():
-        model = load_checkpoint(path, config)
+    path = run.directory / MEASURED
+    for epoch, saved in models.items():
+        model = load_checkpoint(saved, config)
         fill_noise(model, config, images, epoch * run.steps_per_epoch - 1)
         step = int(model.optimizer.iterations.numpy())
         row: dict[str, Any] = {"step": step, "epoch": epoch}
         for name, call in calls.items():
             row[name] = as_json(getattr(analysis, name)(model, **call))
-        _keep(run.directory / MEASURED, row)
+        path.parent.mkdir(exist_ok=True)
+        kept = _files.read_rows(path, "step")
+        _files.write_rows(path, by_step([*kept, row]))
         report(epoch, step)
 
 
 def load_checkpoint(path: Path, config: RunConfig) -> GNCTrainStep:
     """Returns a model of a run as it was saved, compiled.
 
-    Raises:
-        ValueError: If it can't be read or isn't ours.
+    Raises a ValueError if it can't be read or isn't ours.
     """
     if is_own(config.model):
         load_model(config.model)  # Its module may register classes.
@@ -130,8 +132,7 @@ def fill_noise(
 ) -> None:
     """Has a model remember its workers' gradients of a step, and nothing else.
 
-    Raises:
-        ValueError: If a gradient isn't finite.
+    A gradient that isn't finite is a ValueError.
     """
     rule = model.noise_rule
     if rule is None or not rule.remembers_gradients:
@@ -150,11 +151,3 @@ def fill_noise(
     finally:
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)
-
-
-def _keep(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row to those there are, or its measures to that step's row."""
-    rows = {there["step"]: there for there in _files.read_rows(path, "step")}
-    rows.setdefault(row["step"], {}).update(row)
-    path.parent.mkdir(exist_ok=True)
-    _files.write_rows(path, [rows[step] for step in sorted(rows)])

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tf_gnc._files import finite_or_none
+from tf_gnc._files import append_row, finite_or_none
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run import environment
 from tf_gnc.experiments.run.directory import RunFiles
@@ -29,17 +29,12 @@ class MetricsLog(keras.callbacks.Callback):
     the logs whose names begin with `probe_`: those of the probes that stand
     before this callback.
 
-    Args:
-        files: Where to write.
-        schedule: The learning rate as a function of the update, from 0.
-
     Raises:
         FloatingPointError: Out of `fit`, if an epoch's mean loss isn't
             finite; its row has been written by then.
     """
 
-    # See tf_gnc.callbacks.callback_state.
-    backed_up = ("rows", "training_seconds")
+    backed_up = ("rows", "training_seconds")  # see callbacks.callback_state
 
     def __init__(self, files: RunFiles, schedule: Callable[[int], Any]) -> None:
         super().__init__()
@@ -80,7 +75,7 @@ class MetricsLog(keras.callbacks.Callback):
         self.training_seconds.append(self._training_ended - self._epoch_began)
         # A run that was taken up again forgets what came after its backup.
         self._files.keep_rows(self.rows)
-        self._files.append_row(row)
+        append_row(self._files.path("metrics.jsonl"), row)
         self.rows.append(row)
         if row["loss"] is None:
             raise FloatingPointError(
@@ -93,14 +88,9 @@ class MetricsLog(keras.callbacks.Callback):
 class Summary:
     """A run's result; None for a number that isn't finite.
 
+    The fields up to `num_workers` are as in the run's `RunConfig`.
+
     Attributes:
-        dataset: The data set's name.
-        model: The model's name.
-        method: The method's name.
-        seed: The run's seed.
-        epochs: Passes over the training data.
-        batch_size: Examples per update.
-        num_workers: The paper's M.
         num_replicas: The devices that carried the workers.
         val_accuracy: On the test data, after the last epoch.
         best_val_accuracy: On the test data, after the best epoch.
@@ -146,17 +136,14 @@ def summarize(
 ) -> Summary:
     """Returns the summary of a run of one epoch at least that has just ended.
 
-    Args:
-        config: What was run.
-        log: Its rows and times.
-        steps_per_epoch: Updates in one pass over the training data.
-        **others: The fields of `Summary` that follow from none of these.
+    `log` has its rows and times, `others` are the fields of `Summary` that
+    follow from none of the rest.
     """
     measured = log.training_seconds[1:] or log.training_seconds
     examples = len(measured) * steps_per_epoch * config.batch_size
     accuracies = [row["val_accuracy"] for row in log.rows]
-    of_config = {field.name for field in dataclasses.fields(config)}
-    of_config &= {field.name for field in dataclasses.fields(Summary)}
+    of_config = {field.name for field in dataclasses.fields(Summary)}
+    of_config &= vars(config).keys()
     return Summary(
         **{name: getattr(config, name) for name in of_config},
         val_accuracy=accuracies[-1],

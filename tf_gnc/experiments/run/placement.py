@@ -23,8 +23,6 @@ from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run.directory import RunFiles, new_run_dir
 from tf_gnc.experiments.run.recording import Recording
 
-_AUTO_SECONDS = 30.0
-
 # Has a row {"step": n} for each time that the run was taken up.
 _RESUMED = "resumed.jsonl"
 
@@ -53,16 +51,9 @@ class Placement:
 class Workspace:
     """What one run writes to. Making it only looks; `claim` is for good.
 
-    Args:
-        config: What to run.
-        run_dir: Its directory; None for a new one in `runs`.
-        placement: Where the run is to happen.
-
-    Attributes:
-        is_chief: Whether this process owns the directory.
-        directory: The run's directory.
-        files: Where this process writes.
-        summary: What came out, if the run has ended before; else None.
+    `directory` is the run's, by default a new one in `runs`; `files` are where
+    this process writes. `summary` is what came out, if the run has ended
+    before.
 
     Raises:
         ValueError: If the run to be taken up is another.
@@ -78,13 +69,15 @@ class Workspace:
         self.placement, self.strategy = placement, placement.strategy
         self.is_chief = is_chief(self.strategy)
         if run_dir is None:
-            if num_processes(self.strategy) > 1 and not _stamp():
+            # When `tf-gnc launch` began, the same in all processes.
+            stamp = os.environ.get("TF_GNC_LAUNCHED")
+            if num_processes(self.strategy) > 1 and not stamp:
                 raise ValueError(
                     "`run_dir` must be given (--run_dir) with several "
                     "processes, so that all of them use the same directory."
                 )
-            run_dir = new_run_dir(config.dataset, config.method, stamp=_stamp())
-        self.directory = run_dir
+            run_dir = new_run_dir(config.dataset, config.method, stamp)
+        self.directory = Path(run_dir).expanduser()
         if not self.is_chief:
             self._temporary = tempfile.TemporaryDirectory(prefix="tf-gnc-")
             run_dir = self._temporary.name  # Removed with this object.
@@ -92,15 +85,19 @@ class Workspace:
         self.summary: dict[str, Any] | None = None
         self._has_begun = False
         if placement.resume and self.is_chief:
-            self._check_same_run(config)
+            about = _files.read_json(self.files.path("config.json"))
+            if about is not None:
+                differences = config.differences(about["config"])
+                self.files.refuse_other_settings(differences)
 
     def claim(self, about: Mapping[str, Any]) -> None:
         """Takes the directory; writes config.json, if it isn't there."""
         self.files.claim()
-        self._has_begun = self.files.path("config.json").exists()
+        path = self.files.path("config.json")
+        self._has_begun = path.exists()
         if not self._has_begun:
-            self.files.write_json("config.json", about)
-        summary = Path(self.directory, "summary.json")
+            _files.write_json(path, about)
+        summary = self.directory / "summary.json"
         if collectives.from_chief(self.strategy, summary.exists()):
             self.summary = _files.read_json(summary)
 
@@ -109,23 +106,23 @@ class Workspace:
         save_freq = self.placement.save_freq
         if save_freq is None:
             return []
-        folder = os.path.join(self.directory, "backup")
+        folder = self.directory / "backup"
         if save_freq == "auto":
-            return [BackupAndRestore(folder, min_seconds=_AUTO_SECONDS)]
+            return [BackupAndRestore(folder, min_seconds=30.0)]
         return [BackupAndRestore(folder, save_freq)]
 
     def note_start(self, step: int) -> None:
         """Keeps the step at which a run that had begun before is taken up."""
         if self._has_begun:
-            self.files.append_row({"step": step}, _RESUMED)
+            _files.append_row(self.files.path(_RESUMED), {"step": step})
 
     def resumed_steps(self) -> list[int]:
         """Returns the steps at which the run was taken up, the chief's in all.
 
         To be called after a step of training, by when the chief has written.
         """
-        path = Path(self.directory, _RESUMED)
-        return [row["step"] for row in _files.read_rows(path, "step")]
+        rows = _files.read_rows(self.directory / _RESUMED, "step")
+        return [row["step"] for row in rows]
 
     def end(self) -> None:
         """Removes what a run needs no more once its results are there."""
@@ -133,19 +130,3 @@ class Workspace:
         if self.is_chief:
             shutil.rmtree(self.files.path("backup"), ignore_errors=True)
             self.files.path(_RESUMED).unlink(missing_ok=True)
-
-    def _check_same_run(self, config: RunConfig) -> None:
-        about = self.files.read_json("config.json")
-        if about is None:
-            return
-        for name, ours, theirs in config.differences(about["config"]):
-            raise ValueError(
-                "A run must be taken up with the settings it began with, "
-                f"got {name}={ours!r} where {self.files.directory} has "
-                f"{theirs!r}. Use the same flags, or choose another run_dir."
-            )
-
-
-def _stamp() -> str | None:
-    """Returns the time at which `tf-gnc launch` began, the same in all."""
-    return os.environ.get("TF_GNC_LAUNCHED")

@@ -70,11 +70,7 @@ class Recording:
             self._check_log_dir()
 
     def check(self, config: RunConfig) -> None:
-        """Checks that a run has the workers that its measures compare.
-
-        Raises:
-            ValueError: If it hasn't.
-        """
+        """Raises a ValueError if a run has too few workers for a measure."""
         for name in self.measures:
             fewest = _FEWEST_WORKERS.get(name, 1)
             if config.num_workers < fewest:
@@ -95,9 +91,6 @@ class Recording:
         """Returns what measures in `fit`, for callbacks that read its logs.
 
         Rows of steps after `first_step` are cut off: they are taken once more.
-
-        Raises:
-            OSError: If `log_dir` can't be made.
         """
         if not self.measures:
             return []
@@ -186,8 +179,7 @@ def save_model(model: keras.Model, path: Path) -> None:
 class Checkpoints(keras.callbacks.Callback):
     """Keeps the whole model as `epoch-0010.keras` and so on, all of them.
 
-    A file is there whole or not at all; the directory is made with the first.
-    With several processes the first one writes.
+    The directory is made with the first.
     """
 
     backed_up = ()  # see tf_gnc.callbacks.callback_state
@@ -233,4 +225,4 @@ class DisplacementLog(keras.callbacks.Callback):
     def on_train_end(self, logs: dict | None = None) -> None:
         """Writes; to be called for a run that diverged, where Keras doesn't."""
         content = {"epochs": self.displacements}
-        self._files.write_json("displacement.json", content)
+        _files.write_json(self._files.path("displacement.json"), content)

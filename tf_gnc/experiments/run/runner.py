@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc import data
+from tf_gnc import _files, data
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures import curves
 from tf_gnc.experiments.run import environment
@@ -166,7 +166,7 @@ def train(
         seconds=time.perf_counter() - began,
         resumed_steps=tuple(workspace.resumed_steps()),
     )
-    files.write_json("summary.json", summary.to_dict())
+    _files.write_json(files.path("summary.json"), summary.to_dict())
     workspace.end()
     return summary
 
@@ -216,6 +216,7 @@ def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
         f"{config.num_workers} workers x {config.examples_per_worker}, "
         f"seed {config.seed}"
     )
-    files.write(
-        "curves.png", lambda path: curves.draw_curves(log.rows, title, path)
+    _files.write(
+        files.path("curves.png"),
+        lambda path: curves.draw_curves(log.rows, title, path),
     )

@@ -1,13 +1,16 @@
-"""A run as a task: one of many in a directory, carried out by a process.
+"""A run as a task: one of many in a directory, done by a process of its own.
 
 Comparisons and searches make tasks, start a process for each and read what it
 has left. Knows neither how processes are started nor how results are shown.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,9 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import _files
-from tf_gnc.data import hold_out
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run.building import load_images
-from tf_gnc.experiments.run.directory import SharedDirectory
+from tf_gnc.experiments.run.directory import Directory
 from tf_gnc.experiments.run.placement import Placement
 from tf_gnc.experiments.run.recording import DisplacementLog
 from tf_gnc.experiments.run.runner import prepare, train
@@ -26,11 +28,11 @@ from tf_gnc.experiments.run.runner import prepare, train
 
 @dataclasses.dataclass(frozen=True)
 class RunTask:
-    """A run to be carried out in a process of its own.
+    """A run for a process of its own; one that was cut short is taken up.
 
     Attributes:
         config: What to run.
-        run_dir: Where; a run that was cut short there is taken up.
+        run_dir: Where.
         command: What asked for the run, kept in its config.json.
         holdout: Share of the training examples that stand for the test
             examples; 0 for those.
@@ -59,7 +61,7 @@ class RunTask:
         return cls(**content)
 
 
-def carry_out(
+def do_task(
     task: RunTask,
     strategy: tf.distribute.Strategy,
     callbacks: Iterable[keras.callbacks.Callback] = (),
@@ -68,34 +70,24 @@ def carry_out(
 
     That a run diverged is a result: it leaves diverged.json.
     """
-    images = load_images(task.config)
-    if task.holdout:
-        images = hold_out(images, task.holdout, task.config.seed)
+    images = load_images(task.config, task.holdout)
     placement = Placement(strategy, save_freq="auto", resume=True)
     prepared = prepare(
         task.config, task.run_dir, task.command, placement, images
     )
-    epoch = _Epoch()
+    begun = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: begun.append(epoch + 1)
+    )
     logs = [DisplacementLog(prepared.files)] if task.log_displacement else []
     try:
-        train(prepared, [epoch, *logs, *callbacks])
+        train(prepared, [watch, *logs, *callbacks])
     except FloatingPointError as error:
         for log in logs:
             log.on_train_end()
-        content = {"epoch": epoch.number, "message": str(error)}
-        prepared.files.write_json("diverged.json", content)
+        content = {"epoch": begun[-1], "message": str(error)}
+        _files.write_json(prepared.files.path("diverged.json"), content)
         prepared.workspace.end()
-
-
-class _Epoch(keras.callbacks.Callback):
-    """Knows which epoch it is, counted from 1."""
-
-    backed_up = ()  # see tf_gnc.callbacks.callback_state
-    number = 1
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Keeps the number."""
-        self.number = epoch + 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,15 +130,49 @@ class Result:
         return self.rows[-1][name] if self.rows else None
 
 
-class ManyRuns(SharedDirectory):
-    """A directory in which many runs have their own, in its folder `runs`."""
+class ManyRuns(Directory):
+    """A directory in which many runs have their own, in its folder `runs`.
 
+    It is new, empty, or was begun by the same thing, which then goes on; one
+    process holds it at a time. Making the object only looks; `claimed` takes
+    the directory.
+
+    Raises:
+        ValueError: If it isn't on a local file system, or that of another.
+        OSError: If it holds anything else, or is a file.
+    """
+
+    about = ""
+    """The file that tells what it is of."""
     holdout = 0.0
     """Share of the training examples that stand for the test examples."""
     log_displacement = False
     """Whether the runs leave displacement.json."""
     check: Callable[[], None]
     """Loads the data, and prepares it if need be; finds what won't do."""
+
+    def __init__(self, out_dir: str | os.PathLike) -> None:
+        super().__init__(out_dir)
+        self._refuse_others()
+
+    @contextlib.contextmanager
+    def claimed(self, command: str) -> Iterator[None]:
+        """Holds the directory for a command, against a second one.
+
+        Raises:
+            OSError: If somebody else holds it, or it can't be made.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        held = os.open(self.directory, os.O_RDONLY)
+        try:
+            self._lock(held)
+            self._refuse_others()
+            self.remove_unfinished()
+            if not self.path(self.about).exists():
+                self._begin(command)
+            yield
+        finally:
+            os.close(held)
 
     def run_dir(self, name: str) -> Path:
         """Returns where a run writes."""
@@ -196,3 +222,36 @@ class ManyRuns(SharedDirectory):
     def _describe_end(self, result: Result) -> str:
         """Returns what counts of a run that reached its end."""
         raise NotImplementedError
+
+    def _begin(self, command: str) -> None:
+        """Writes `about`."""
+        raise NotImplementedError
+
+    def _compared(self, about: Any) -> Iterable[tuple[str, Any, Any]]:
+        """Returns names, each with the value now and that in `about`."""
+        raise NotImplementedError
+
+    def _refuse_others(self) -> None:
+        names = self.whole_names()
+        about = _files.read_json(self.path(self.about))
+        if about is not None:
+            self.refuse_other_settings(self._compared(about))
+        elif names:
+            raise FileExistsError(
+                f"`out_dir` must be new, empty or that of the same {self.what}"
+                f", got out_dir='{self.directory}', which holds other files. "
+                "Choose another name (--out_dir)."
+            )
+
+    def _lock(self, descriptor: int) -> None:
+        """Locks the directory for as long as it is open."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(
+                f"`out_dir` must not be in use by another {self.what}, got "
+                f"out_dir='{self.directory}'. Wait for it, or choose another "
+                "name (--out_dir)."
+            ) from None
+        except OSError:  # Not all file systems can.
+            pass

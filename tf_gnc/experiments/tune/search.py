@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tf_gnc import _check
-from tf_gnc.data import hold_out
 from tf_gnc.experiments.config import RunConfig, indifferent_settings
 from tf_gnc.experiments.methods.registry import METHODS, settings_of_method
 from tf_gnc.experiments.run.building import (
@@ -137,9 +136,7 @@ class Search:
 
         Raises as `Plan.check` does, and if nothing can be held out.
         """
-        source = load_images(self.base)
-        if self.holdout:
-            source = hold_out(source, self.holdout, self.seeds[0])
+        source = load_images(self.base, self.holdout)
         learning_rates(self.base, steps_of_epoch(self.base, source))
 
     def _check_names(self) -> None:

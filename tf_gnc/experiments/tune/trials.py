@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tf_gnc import _files
 from tf_gnc.experiments.compare.statistics import Spread, spread
 from tf_gnc.experiments.run.task import ManyRuns, Result
 from tf_gnc.experiments.tune.search import Point, Search
@@ -95,7 +96,7 @@ def edges(
 
 
 class Tuning(ManyRuns):
-    """The directory of a search; see `SharedDirectory`."""
+    """The directory of a search; see `ManyRuns`."""
 
     what, about = "search", "tune.json"
     log_displacement = True
@@ -108,7 +109,7 @@ class Tuning(ManyRuns):
     def write_about(self, content: Mapping[str, Any]) -> None:
         """Writes tune.json: the search, and what there is to say of it."""
         content = {"settings": self.search.to_dict(), **content}
-        self.write_json(self.about, content)
+        _files.write_json(self.path(self.about), content)
 
     def result(self, name: str) -> Result | None:
         """Returns what a run has come to, None if it has to be run (again).
