@@ -28,6 +28,7 @@ from tf_gnc.data import DATASETS, DatasetDefaults
 from tf_gnc.experiments import METHODS, RunConfig
 from tf_gnc.experiments.defaults import decided_by_data
 from tf_gnc.experiments.methods.registry import settings_of_method
+from tf_gnc.experiments.user_code import check_own
 
 NOISE = "Noise: of all methods that have it; --gnc.alpha sets one method's"
 """Title of the methods' settings."""
@@ -121,12 +122,7 @@ def chosen_of(given: Mapping[str, Any]) -> dict[str, Any]:
                 f"--{own} stands in the place of --{ours}, got both. Leave "
                 "one out."
             )
-        if ":" not in given[own]:
-            raise UsageError(
-                f"--{own} must be module:function, as in mymodel:build, got "
-                f"{given[own]!r}."
-            )
-        chosen[ours] = given[own]
+        chosen[ours] = check_own(own, given[own])
     for name, value in given.items():
         if "." in name:
             chosen[name.removeprefix("*.")] = value

@@ -174,7 +174,7 @@ def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:
     """Returns what has to be said with the table."""
     results = [result for column in columns for result in column.results]
     num_diverged = sum(result.diverged is not None for result in results)
-    num_missing = sum(result.is_missing for result in results)
+    num_missing = results.count(Result())
     others = len(columns) - 1
     notes = [
         "Seeds: accuracy after the last epoch. Best epoch: of each run; it "

@@ -61,9 +61,7 @@ def names_of_settings(method: str) -> dict[str, str]:
 def complete(method: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all settings of a method as plain values.
 
-    Raises:
-        ValueError: If a chosen one is unknown, or one without a default is
-            missing.
+    Raises a ValueError if one is unknown, or missing and without a default.
     """
     chosen = settings_for([method], chosen)[method]
     values = {}
@@ -84,11 +82,7 @@ def complete(method: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
 def make_noise(
     method: str, settings: Mapping[str, Any], seed: int
 ) -> Combination:
-    """Returns the noise of a run with that seed, from all of its settings.
-
-    Raises:
-        ValueError: If a setting is illegal, or there is no such function.
-    """
+    """Returns the noise of a run with that seed, from all of its settings."""
     if is_own(method):
         return Combination(load_rule(method))
     make = METHODS[method]
@@ -117,7 +111,17 @@ def settings_for(
     names = {method: names_of_settings(method) for method in methods}
     for name in chosen:
         if not any(name in known for known in names.values()):
-            raise ValueError(_idle(name, methods))
+            users = [m for m in METHODS if name in names_of_settings(m)]
+            if not users:
+                raise ValueError(
+                    f"`{name}` (--{name}) is no setting of a run, nor of "
+                    f"{', '.join(methods)}. `tf-gnc train --help` lists what "
+                    "can be set."
+                )
+            raise ValueError(
+                f"`{name}` (--{name}) does nothing with {', '.join(methods)}. "
+                f"Leave it out, or use {'|'.join(users)}."
+            )
     return {
         method: {n: chosen[name] for name, n in known.items() if name in chosen}
         for method, known in names.items()
@@ -132,18 +136,3 @@ def flat(
         f"{method}.{name}" if name in taken else name: value
         for name, value in settings.items()
     }
-
-
-def _idle(name: str, methods: Sequence[str]) -> str:
-    """Returns what is wrong with a setting that does nothing."""
-    users = [method for method in METHODS if name in names_of_settings(method)]
-    if not users:
-        return (
-            f"`{name}` (--{name}) is no setting of a run, nor of "
-            f"{', '.join(methods)}. `tf-gnc train --help` lists what can be "
-            "set."
-        )
-    return (
-        f"`{name}` (--{name}) does nothing with {', '.join(methods)}. Leave "
-        f"it out, or use {'|'.join(users)}."
-    )

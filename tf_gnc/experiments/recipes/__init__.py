@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from tf_gnc.experiments.recipes.laptop import laptop
 from tf_gnc.experiments.recipes.mlperf import mlperf
 from tf_gnc.experiments.recipes.paper import fig_3c, table_1, table_2
-from tf_gnc.experiments.recipes.recipe import NOT_RUN, Recipe
-
-__all__ = ["NOT_RUN", "RECIPES", "TABLES", "Recipe"]
+from tf_gnc.experiments.recipes.recipe import Recipe
 
 RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
     {

@@ -15,8 +15,6 @@ from tf_gnc.experiments.defaults import make_config, split
 from tf_gnc.experiments.methods.registry import PAPER_METHODS, names_of_settings
 from tf_gnc.experiments.user_code import choice_or_own
 
-NOT_RUN = "not run here"
-
 # Of every recipe, whatever its size, something that is over in seconds.
 _DEBUG = {
     "epochs": 2,
@@ -56,7 +54,7 @@ class Recipe:
     seeds: int = 5
     published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     published_note: str = ""
-    seen: str = NOT_RUN
+    seen: str = "not run here"
 
     @property
     def command(self) -> str:

@@ -53,11 +53,8 @@ class Workspace:
 
     `directory` is the run's, by default a new one in `runs`; `files` are where
     this process writes. `summary` is what came out, if the run has ended
-    before.
-
-    Raises:
-        ValueError: If the run to be taken up is another.
-        OSError: If the directory is taken or the disk is full.
+    before. Raises as `RunFiles`, and a ValueError if the run to be taken up is
+    another.
     """
 
     def __init__(

@@ -1,12 +1,9 @@
 """Runs one configuration and leaves the result in a directory.
 
-The only training loop of the experiments: variation comes in through the
-configuration. It reads no command line, keeps nothing between runs, and may
-be called many times in a process and under any distribution strategy.
-
-Two halves, since their failures mean different things: `prepare` finds out
-all that can be wrong before training, and only then makes the directory;
-`train` does the rest, and keeps what was written if it fails.
+The only training loop of the experiments. Two halves, since their
+failures mean different things: `prepare` finds out all that can be wrong before
+training, and only then makes the directory; `train` does the rest, and keeps
+what was written if it fails.
 """
 
 import dataclasses

@@ -30,13 +30,9 @@ from tf_gnc.experiments.run.runner import prepare, train
 class RunTask:
     """A run for a process of its own; one that was cut short is taken up.
 
-    Attributes:
-        config: What to run.
-        run_dir: Where.
-        command: What asked for the run, kept in its config.json.
-        holdout: Share of the training examples that stand for the test
-            examples; 0 for those.
-        log_displacement: Whether to leave displacement.json.
+    `command` is what asked for it. A share `holdout` of the training examples,
+    if not 0, stands for the test examples. `log_displacement` has it leave
+    displacement.json.
     """
 
     config: RunConfig
@@ -110,11 +106,6 @@ class Result:
     displacements: Sequence[float] = ()
 
     @property
-    def is_missing(self) -> bool:
-        """Whether the run has neither ended nor diverged."""
-        return self.summary is None and self.diverged is None
-
-    @property
     def seconds(self) -> float | None:
         """Of all epochs, whether or not the run was cut short in between."""
         if self.summary is None:
@@ -137,17 +128,14 @@ class ManyRuns(Directory):
     process holds it at a time. Making the object only looks; `claimed` takes
     the directory.
 
-    Raises:
-        ValueError: If it isn't on a local file system, or that of another.
-        OSError: If it holds anything else, or is a file.
+    It raises a ValueError or an OSError if the directory can't be used.
     """
 
     about = ""
     """The file that tells what it is of."""
     holdout = 0.0
-    """Share of the training examples that stand for the test examples."""
     log_displacement = False
-    """Whether the runs leave displacement.json."""
+    """Both as in `RunTask`."""
     check: Callable[[], None]
     """Loads the data, and prepares it if need be; finds what won't do."""
 
@@ -157,11 +145,7 @@ class ManyRuns(Directory):
 
     @contextlib.contextmanager
     def claimed(self, command: str) -> Iterator[None]:
-        """Holds the directory for a command, against a second one.
-
-        Raises:
-            OSError: If somebody else holds it, or it can't be made.
-        """
+        """Holds the directory for a command; a second one gets an OSError."""
         self.directory.mkdir(parents=True, exist_ok=True)
         held = os.open(self.directory, os.O_RDONLY)
         try:
