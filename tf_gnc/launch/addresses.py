@@ -1,8 +1,4 @@
-"""The addresses of a cluster, its TF_CONFIG, and each process's cores.
-
-Pure functions of numbers and text, `free_ports` aside. Knows neither
-TensorFlow, which only reads what is made here, nor how processes are started.
-"""
+"""The addresses of a cluster, its TF_CONFIG, and each process's cores."""
 
 import contextlib
 import json
@@ -25,13 +21,7 @@ _FREE_PORTS = range(10_000, 32_768)
 def tf_config(addresses: Sequence[str], index: int) -> str:
     """Returns the TF_CONFIG of one process.
 
-    Args:
-        addresses: The `host:port` of all processes, in the same order for
-            each of them.
-        index: Which of them it is.
-
-    Raises:
-        ValueError: If there is no such index.
+    `addresses` has the `host:port` of all, in the same order for each.
 
     Example:
         >>> tf_config(["127.0.0.1:1234"], 0)  # doctest: +NORMALIZE_WHITESPACE
@@ -52,14 +42,7 @@ def tf_config(addresses: Sequence[str], index: int) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Returns ports of this machine that nobody listens on, all different.
-
-    Args:
-        count: How many.
-
-    Raises:
-        OSError: If there are not as many.
-    """
+    """Returns ports of this machine that nobody listens on, all different."""
     # The sockets stay open until all ports are chosen. The user's own random
     # numbers are left alone.
     candidates = random.SystemRandom().sample(_FREE_PORTS, len(_FREE_PORTS))
@@ -79,16 +62,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def machine_addresses(machines: Sequence[str], processes: int) -> list[str]:
-    """Returns the addresses of all processes on several machines.
+    """Returns the addresses of the processes, so many on each `host:port`.
 
-    Args:
-        machines: `host:port` of each machine. Its first process listens on
-            that port, each other one on the port after.
-        processes: Number of processes on each machine.
-
-    Raises:
-        ValueError: If a machine is malformed, or two processes would get the
-            same address.
+    A machine's first process listens on that port, each other one on the port
+    after.
 
     Example:
         >>> machine_addresses(["a:1000", "b:1000"], processes=2)
@@ -122,10 +99,6 @@ def split_cores(cores: Iterable[int], processes: int) -> list[set[int]]:
 
     If the number of cores isn't a multiple of the number of processes,
     neighbours share a core.
-
-    Args:
-        cores: The cores that there are.
-        processes: Among how many processes to split them.
 
     Example:
         >>> split_cores([0, 1, 2, 3], 2)

@@ -1,7 +1,4 @@
-"""One process: starting it, its pipes, and killing it.
-
-Knows neither the others nor what its end means.
-"""
+"""One process: starting it, its pipes, and killing it."""
 
 import contextlib
 import dataclasses
@@ -24,38 +21,20 @@ _MOST_CHUNKS = 64
 
 @dataclasses.dataclass(frozen=True)
 class ProcessSpec:
-    """A process to be started.
-
-    Attributes:
-        index: Its number in the cluster.
-        command: The words of its command line.
-        environment: All of its environment.
-        cores: The cores that it may use; None for those of this process.
-    """
+    """A process to be started; its `index` is its number in the cluster."""
 
     index: int
     command: Sequence[str]
-    environment: Mapping[str, str]
-    cores: set[int] | None
+    environment: Mapping[str, str]  # all of it
+    cores: set[int] | None  # None for those of this process
 
 
 class Child:
     """A process that runs.
 
     It is the first of a session of its own: a terminal's signals reach it
-    through the launcher only, and its own children can be killed with it.
-
-    Args:
-        spec: What to start.
-        screen: Where its output goes.
-        selector: Gets its pipes; calling a key's data passes output on.
-
-    Attributes:
-        index: Its number in the cluster.
-        popen: The process itself.
-
-    Raises:
-        OSError: If it can't be started.
+    through the launcher only, and its own children can be killed with it. The
+    selector gets its pipes; calling a key's data passes output on.
     """
 
     def __init__(
@@ -72,9 +51,13 @@ class Child:
         with contextlib.ExitStack() as stack:
             inherited = []
             if screen.has_bar and spec.index == 0:
-                reports, theirs = _report_pipe(stack)
+                ours, theirs = os.pipe()
+                stack.callback(os.close, theirs)
+                # A report that finds no room is dropped, and nobody waits.
+                os.set_blocking(theirs, False)
                 environment[PROGRESS_FD] = str(theirs)
                 inherited = [theirs]
+                reports = os.fdopen(ours, "rb", buffering=0)
                 self._pipes.append(_Pipe(reports, screen.move_bar, selector))
             stack.enter_context(_on_cores(spec.cores))
             self.popen = subprocess.Popen(
@@ -159,9 +142,7 @@ class _Pipe:
         show: Callable[[Sequence[str]], None],
         selector: selectors.BaseSelector,
     ) -> None:
-        self._file = file
-        self._show = show
-        self._selector = selector
+        self._file, self._show, self._selector = file, show, selector
         self._cutter = LineCutter()
         os.set_blocking(file.fileno(), False)
         selector.register(file, selectors.EVENT_READ, self.pass_on)
@@ -191,15 +172,6 @@ class _Pipe:
         if not self._file.closed:
             self._selector.unregister(self._file)
             self._file.close()
-
-
-def _report_pipe(stack: contextlib.ExitStack) -> tuple[io.RawIOBase, int]:
-    """Returns our end of a pipe, and the process' end for as long as needed."""
-    ours, theirs = os.pipe()
-    stack.callback(os.close, theirs)
-    # A report that finds no room is dropped, and nobody waits for us.
-    os.set_blocking(theirs, False)
-    return os.fdopen(ours, "rb", buffering=0), theirs
 
 
 @contextlib.contextmanager

@@ -1,7 +1,4 @@
-"""One group of processes: started together, and none goes on alone.
-
-Knows neither what they run nor whether they are started again.
-"""
+"""One group of processes: started together, and none goes on alone."""
 
 import dataclasses
 import signal
@@ -19,15 +16,10 @@ _SECONDS_FOR_LAST_WORDS = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """How a process ended.
-
-    Attributes:
-        index: Its number in the cluster.
-        status: Its exit code, or -n if signal n ended it.
-    """
+    """How a process ended."""
 
     index: int
-    status: int
+    status: int  # its exit code, or -n if signal n ended it
 
     @property
     def code(self) -> int:
@@ -47,19 +39,7 @@ class Ending:
 def run_together(
     specs: Sequence[ProcessSpec], processes: Processes, screen: Screen
 ) -> list[Ending]:
-    """Runs processes until all have ended; if one fails, it ends the others.
-
-    Args:
-        specs: The processes.
-        processes: Has them while they run.
-        screen: Where their output goes.
-
-    Returns:
-        How they ended, in that order.
-
-    Raises:
-        OSError: If one can't be started.
-    """
+    """Runs processes until all have ended; if one fails, it ends the others."""
     for spec in specs:
         processes.start(spec, screen)
     endings: list[Ending] = []
@@ -69,7 +49,7 @@ def run_together(
             endings.append(Ending(child.index, status))
             if status and not has_failed:
                 has_failed = True
-                _end_the_others(endings[-1], processes, screen)
+                _end_others(endings[-1], processes, screen)
         if processes.stopped_by is not None and not has_told_of_stop:
             has_told_of_stop = True
             screen.say(
@@ -79,9 +59,7 @@ def run_together(
     return endings
 
 
-def _end_the_others(
-    ending: Ending, processes: Processes, screen: Screen
-) -> None:
+def _end_others(ending: Ending, processes: Processes, screen: Screen) -> None:
     # One that ended because it was told to: all have been told, are saving
     # what they have, and end at about the same time.
     in_order = ending.code == RESTART_EXIT_CODE

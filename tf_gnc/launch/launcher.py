@@ -1,8 +1,6 @@
 """What torchrun is to PyTorch, for TF_CONFIG: starts and restarts a cluster.
 
-Knows what to start, with what environment, and when to start it again. Knows
-neither TensorFlow nor how the command goes on where it was ended: that is
-for the command's own backup.
+How the command goes on where it was ended is for its own backup.
 """
 
 import contextlib
@@ -21,8 +19,8 @@ from tf_gnc.launch.group import Ending, run_together
 from tf_gnc.launch.output import Screen
 from tf_gnc.launch.processes import STOP_SIGNALS, Processes
 
-# What a command ends with that can't be carried out. It won't do better when
-# it is started again.
+# What a command with a wrong flag ends with. It won't do better when it is
+# started again.
 _USAGE_EXIT_CODE = 2
 
 # On several machines the others' processes notice that one is gone only after
@@ -32,8 +30,8 @@ _SECONDS_BETWEEN_CLUSTERS = 15.0
 # What is passed on to the processes.
 _SIGNALS = (*STOP_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
 
-# -P, as for an installed script: the current directory is no place to import
-# from.
+# -P, as for an installed script: nothing is imported from the current
+# directory.
 _TF_GNC = (sys.executable, "-P", "-m", "tf_gnc.cli.main")
 
 
@@ -42,13 +40,8 @@ def child_command(
 ) -> list[str]:
     """Returns the command line of a process.
 
-    Args:
-        words: What the user wrote: a subcommand of tf-gnc, a Python script,
-            `-m` and a module, or any other program; then its arguments.
-        subcommands: The subcommands that there are.
-
-    Raises:
-        ValueError: If the first word is none of these.
+    `words` are what the user wrote: one of the `subcommands` of tf-gnc, a
+    Python script, `-m` and a module, or any other program; then its arguments.
 
     Example:
         >>> child_command(["-m", "timeit", "0"])[1:]
@@ -62,9 +55,8 @@ def child_command(
     first = words[0]
     if first in subcommands:
         return [*_TF_GNC, *words]
-    if first == "-m" and len(words) > 1:
-        return [sys.executable, *words]
-    if first.endswith(".py") and os.path.isfile(first):
+    is_module = first == "-m" and len(words) > 1
+    if is_module or (first.endswith(".py") and os.path.isfile(first)):
         return [sys.executable, *words]
     program = shutil.which(first)
     if program is None:
@@ -89,16 +81,13 @@ class Launcher:
     are ended and started again.
 
     Args:
-        command: The words of the command line; see `child_command`.
+        command: From `child_command`.
         processes: How many to start on this machine.
         machines: `host:port` of all machines, the same list on each; see
             `addresses.machine_addresses`. None if there is only this one.
-        machine_rank: This machine's place in `machines`.
+        machine_rank: This machine's index in `machines`.
         max_restarts: How often to restart a group in which a process died.
             Those that ended with `addresses.RESTART_EXIT_CODE` don't count.
-
-    Raises:
-        ValueError: If an argument is illegal, or TF_CONFIG is set already.
 
     Example:
         >>> Launcher([sys.executable, "-c", ""], processes=2).run()
@@ -124,7 +113,7 @@ class Launcher:
                 "`machines` and `machine_rank` must be given together, got "
                 f"machines={machines} and machine_rank={machine_rank}. "
                 "Start the launcher on each machine with the same list and "
-                "the machine's place in it, from 0."
+                "the machine's number in it, from 0."
             )
         self._addresses: list[str] | None = None
         self._began = time.strftime("%Y%m%d-%H%M%S")
@@ -147,20 +136,18 @@ class Launcher:
             the first not to; 128 + n for signal n. If this process was told
             to stop by signal n: `addresses.RESTART_EXIT_CODE` if a process
             ended with that, else 128 + n.
-
-        Raises:
-            OSError: If a process can't be started or the output not written.
         """
         restarts = failures = 0
+        failed: list[Ending] = []
         with Screen() as screen, Processes(_SIGNALS) as processes:
-            while True:
+            while processes.stopped_by is None:
                 specs = self._specs(restarts)
                 endings = run_together(specs, processes, screen)
                 failed = [ending for ending in endings if ending.status]
                 if not failed:
                     return 0
                 if processes.stopped_by is not None:
-                    return _code_after_stop(processes.stopped_by, endings)
+                    break
                 code = failed[0].code
                 if code == _USAGE_EXIT_CODE:
                     return code
@@ -177,9 +164,11 @@ class Launcher:
                     f"restarts the processes; failures so far: {failures}, "
                     f"max_restarts={self._max_restarts}"
                 )
-                self._wait_for_other_machines(processes)
-                if processes.stopped_by is not None:
-                    return _code_after_stop(processes.stopped_by, endings)
+                if self._addresses is not None:
+                    _wait_for_other_machines(processes)
+        if any(e.code == addresses.RESTART_EXIT_CODE for e in failed):
+            return addresses.RESTART_EXIT_CODE
+        return 128 + processes.stopped_by
 
     def _specs(self, restarts: int) -> list[ProcessSpec]:
         """Returns what to start."""
@@ -206,18 +195,11 @@ class Launcher:
             specs.append(ProcessSpec(index, self._command, environment, share))
         return specs
 
-    def _wait_for_other_machines(self, processes: Processes) -> None:
-        if self._addresses is None:
-            return
-        end = time.monotonic() + _SECONDS_BETWEEN_CLUSTERS
-        while time.monotonic() < end and processes.stopped_by is None:
-            time.sleep(0.1)
 
-
-def _code_after_stop(number: int, endings: Sequence[Ending]) -> int:
-    if any(e.code == addresses.RESTART_EXIT_CODE for e in endings):
-        return addresses.RESTART_EXIT_CODE
-    return 128 + number
+def _wait_for_other_machines(processes: Processes) -> None:
+    end = time.monotonic() + _SECONDS_BETWEEN_CLUSTERS
+    while time.monotonic() < end and processes.stopped_by is None:
+        time.sleep(0.1)
 
 
 def _refuse_tf_config() -> None:

@@ -1,7 +1,6 @@
 """What several processes print, as whole lines on one screen with one bar.
 
-Knows bytes, lines and the screen; nothing of processes. rich is imported when
-there is a bar to draw, not before.
+rich is imported when there is a bar to draw, not before.
 """
 
 import contextlib
@@ -30,10 +29,7 @@ class LineCutter:
 
     Of what is written over after a carriage return only the last is a line of
     its own, and, lest a progress bar look like a standstill, one state every
-    ten seconds.
-
-    Args:
-        clock: Tells the time in seconds.
+    ten seconds. `clock` tells the time in seconds.
 
     Example:
         >>> cutter = LineCutter()
@@ -54,10 +50,8 @@ class LineCutter:
         if returned:
             self._rest = self._rest[len(old) + 1 :]
             now = self._clock()
-            if (
-                _visible(old)
-                and now - self._rewrite_shown >= _SECONDS_BETWEEN_REWRITES
-            ):
+            is_due = now - self._rewrite_shown >= _SECONDS_BETWEEN_REWRITES
+            if is_due and _visible(old):
                 self._rewrite_shown = now
                 lines.append(old)
         if len(self._rest) > _LONGEST_LINE:
@@ -78,14 +72,15 @@ class Screen:
 
     Attributes:
         has_bar: Whether a bar can be shown: standard output is a terminal.
-        is_one: Whether standard output and standard error are the same place.
+        is_one: Whether standard output and standard error go to the same file.
             A process' two streams then are best one as well, in their order.
     """
 
     def __init__(self) -> None:
-        """Looks where standard output and standard error go."""
         self.has_bar = sys.stdout.isatty()
-        self.is_one = _is_one()
+        self.is_one = False
+        with contextlib.suppress(OSError):  # One of them is closed.
+            self.is_one = os.path.samestat(os.fstat(1), os.fstat(2))
         self._bar: Any = None
 
     def __enter__(self) -> "Screen":
@@ -100,18 +95,15 @@ class Screen:
     def show(
         self, prefix: str, lines: Sequence[str], error: bool = False
     ) -> None:
-        """Prints whole lines.
-
-        Args:
-            prefix: What to put before each.
-            lines: The lines, without their ends.
-            error: Whether they belong on standard error.
-        """
+        """Prints whole lines, given without their ends."""
         text = "".join(f"{prefix}{line}\n" for line in lines)
         if not text:
             return
         if self._bar is not None and (self.is_one or not error):
-            self._show_above_bar(text)
+            from rich.text import Text
+
+            above = Text.from_ansi(text.removesuffix("\n"))
+            self._bar.console.print(above, soft_wrap=True)
             return
         stream = sys.stderr if error else sys.stdout
         encoding = stream.encoding or "utf-8"
@@ -131,20 +123,11 @@ class Screen:
             self._bar = bar
             bar.start()  # if it hasn't
 
-    def _show_above_bar(self, text: str) -> None:
-        from rich.text import Text
-
-        self._bar.console.print(
-            Text.from_ansi(text.removesuffix("\n")), soft_wrap=True
-        )
-
 
 def new_bar(console: Any = None) -> Any:
     """Returns a bar for a whole run, a `rich.progress.Progress`.
 
-    Args:
-        console: Where to show it, a `rich.console.Console`. Default: standard
-            output.
+    It is shown on a `rich.console.Console`, by default standard output.
     """
     from rich import progress
 
@@ -163,12 +146,7 @@ def new_bar(console: Any = None) -> Any:
 
 
 def move_bar(bar: Any, report: Mapping[str, Any]) -> None:
-    """Moves a bar to where a run is.
-
-    Args:
-        bar: From `new_bar`.
-        report: How far the run is; see `PROGRESS_FD`.
-    """
+    """Moves a bar to where a run is; `report` is a line of `PROGRESS_FD`."""
     epoch, steps = report["epoch"], report["steps"]
     bar.update(
         bar.task_ids[0],
@@ -182,10 +160,3 @@ def move_bar(bar: Any, report: Mapping[str, Any]) -> None:
 def _visible(line: bytes) -> str:
     """Returns what is left of a line after its carriage returns."""
     return line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
-
-
-def _is_one() -> bool:
-    try:
-        return os.path.samestat(os.fstat(1), os.fstat(2))
-    except OSError:  # One of them is closed.
-        return False

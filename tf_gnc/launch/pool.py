@@ -1,10 +1,7 @@
-"""Runs commands in processes of their own, a few of them side by side.
-
-Knows neither what they run nor what their results are. No process outlives
-this one, however it ends.
-"""
+"""Runs commands in processes of their own, a few of them side by side."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -33,84 +30,64 @@ class Listener(Protocol):
         """This process was told to stop and waits for the others to end."""
 
 
+@dataclasses.dataclass
 class Pool:
     """Runs one process for each name.
 
-    Args:
+    Attributes:
         command: Returns the words of a process' command line, from its name
             and the number of cores that it gets.
         jobs: How many to run at a time; they share the cores.
         cores: The cores that there are.
         log_dir: Gets what a process prints, in a file named after it.
         listener: Is told what goes on.
-
-    Attributes:
         stopped_by: The signal that told this process to stop, if any.
     """
 
-    def __init__(
-        self,
-        command: Callable[[str, int], Sequence[str]],
-        jobs: int,
-        cores: Sequence[int],
-        log_dir: Path,
-        listener: Listener,
-    ) -> None:
-        self.stopped_by: int | None = None
-        self._command = command
-        self._shares = split_cores(cores, jobs)
-        self._log_dir = log_dir
-        self._listener = listener
+    command: Callable[[str, int], Sequence[str]]
+    jobs: int
+    cores: Sequence[int]
+    log_dir: Path
+    listener: Listener
+    stopped_by: int | None = None
 
     def run(self, names: Sequence[str]) -> None:
-        """Runs all; call it from the main thread.
+        """Runs all, started in this order; call it from the main thread.
 
         A signal to stop is passed on as SIGTERM, at which a run saves where
         it is; a SIGINT after that kills the processes.
-
-        Args:
-            names: In the order in which they are started.
-
-        Raises:
-            OSError: If a process can't be started.
         """
-        waiting, free = list(names), list(self._shares)
+        waiting, free = list(names), split_cores(self.cores, self.jobs)
         running: dict[Child, tuple[str, _Output, set[int]]] = {}
         with Processes(stop_signal=signal.SIGTERM) as processes:
             while processes or (waiting and not processes.stopped_by):
                 while waiting and free and not processes.stopped_by:
                     name, share = waiting.pop(0), free.pop(0)
-                    output = self._output(name)
+                    output = _Output(name, self.log_dir, self.listener)
                     spec = self._spec(name, share)
                     child = processes.start(spec, output)
                     running[child] = name, output, share
-                    self._listener.started(name)
+                    self.listener.started(name)
                 ended = processes.wait()
                 if processes.stopped_by and not self.stopped_by:
                     self.stopped_by = processes.stopped_by
                     processes.kill_after(SECONDS_TO_SAVE)
-                    self._listener.stopping()
+                    self.listener.stopping()
                 for child, status in ended:
                     name, output, share = running.pop(child)
                     free.append(share)
                     problem = _problem(status, output.last_error)
                     if status and self.stopped_by:
                         problem = "stopped"
-                    self._listener.ended(name, problem)
+                    self.listener.ended(name, problem)
 
     def _spec(self, name: str, share: set[int]) -> ProcessSpec:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         pinned = share if hasattr(os, "sched_setaffinity") else None
         # Index 0 is the one that reports how far it is.
-        words = self._command(name, len(share))
+        words = self.command(name, len(share))
         return ProcessSpec(0, words, environment, pinned)
-
-    def _output(self, name: str) -> "_Output":
-        return _Output(
-            self._log_dir / f"{name}.log",
-            lambda report: self._listener.moved(name, report),
-        )
 
 
 class _Output:
@@ -119,12 +96,10 @@ class _Output:
     has_bar = True
     is_one = False
 
-    def __init__(
-        self, path: Path, move: Callable[[Mapping[str, Any]], None]
-    ) -> None:
+    def __init__(self, name: str, log_dir: Path, listener: Listener) -> None:
         self.last_error = ""
-        self._path = path
-        self._move = move
+        self._name, self._listener = name, listener
+        self._path = log_dir / f"{name}.log"
 
     def show(
         self, prefix: str, lines: Sequence[str], error: bool = False
@@ -144,7 +119,7 @@ class _Output:
     def move_bar(self, reports: Sequence[str]) -> None:
         """Passes the last report on."""
         with contextlib.suppress(IndexError, ValueError):
-            self._move(json.loads(reports[-1]))
+            self._listener.moved(self._name, json.loads(reports[-1]))
 
 
 def _problem(status: int, last_error: str) -> str | None:

@@ -1,16 +1,13 @@
 """The processes that run now: started, watched, told to stop, and ended.
 
-Knows neither what they run nor what their ends mean: a group that trains
-together (`group`) and a queue of separate runs (`pool`) decide that. A single
-loop reads all pipes, so that no process waits for another's output to be read
-and each line comes out whole.
+A single loop reads all pipes, so that no process waits for another's output to
+be read and each line comes out whole.
 """
 
 import selectors
 import signal
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from tf_gnc.launch.child import Child, ProcessSpec, Watchdog
 from tf_gnc.launch.output import Screen
@@ -64,12 +61,7 @@ class Processes:
                 self._handlers[number] = signal.signal(number, self._on_signal)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Kills what is left and gives the signals back."""
         self.kill()
         for child in self._running:
@@ -85,15 +77,7 @@ class Processes:
         return len(self._running)
 
     def start(self, spec: ProcessSpec, screen: Screen) -> Child:
-        """Starts a process.
-
-        Args:
-            spec: The process.
-            screen: Where its output goes.
-
-        Raises:
-            OSError: If the system can't.
-        """
+        """Starts a process, whose output goes to the screen."""
         if not self._running:
             self._deadline = float("inf")  # It was for those before.
         child = Child(spec, screen, self._selector)
@@ -104,11 +88,9 @@ class Processes:
         return child
 
     def wait(self) -> list[tuple[Child, int]]:
-        """Passes on what they print, for a moment.
+        """Passes on what they print, for a moment; returns those that ended.
 
-        Returns:
-            Those that have ended, each with its exit code, or -n if signal n
-            ended it.
+        Each with its exit code, or -n if signal n ended it.
         """
         for key, _ in self._selector.select(_TICK):
             key.data()
