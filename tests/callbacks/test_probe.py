@@ -239,7 +239,7 @@ def test_rows__half_a_line_left_by_a_kill__is_cut_off(tmp_path):
 def test_rows__file_of_something_else__error_and_file_left_alone(tmp_path):
     path = tmp_path / "probe.jsonl"
     path.write_text("[1, 2]\n")
-    with pytest.raises(ValueError, match=r"rows, got '\[1, 2\]"):
+    with pytest.raises(ValueError, match=r"Line 1 of .*probe.jsonl must"):
         _fit([Probe("noise_norm", directory=tmp_path)])
     assert path.read_text() == "[1, 2]\n"
 

@@ -1,8 +1,4 @@
-"""Backs a run up while it trains, and takes it up again after a kill.
-
-Knows when to save and how `fit` is to go on. What is saved is in snapshot.py,
-how it gets to the disk and back in tf_gnc.store.
-"""
+"""Backs a run up while it trains, and takes it up again after a kill."""
 
 import math
 import os
@@ -16,7 +12,7 @@ import keras
 
 from tf_gnc import _check, _keras_compat
 from tf_gnc.callbacks import backup_read, backup_write, callback_state, snapshot
-from tf_gnc.callbacks.switch_noise import check_model
+from tf_gnc.callbacks.base import StepCallback
 from tf_gnc.distribute import collectives
 from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
@@ -25,7 +21,7 @@ from tf_gnc.step.fit_arguments import Resumable
 from tf_gnc.store import Generation, Store
 
 
-class BackupAndRestore(Resumable, keras.callbacks.Callback):
+class BackupAndRestore(Resumable, StepCallback):
     """Backs a run up as it trains; started again, it goes on from there.
 
     Run the same script again after a kill, a crash or a preemption: `fit`
@@ -36,36 +32,26 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     A backup holds weights, optimizer (its rate too), every worker's gradient of
     the step before (the noise), random states, the noise rule in force, epoch,
     step, metrics' counts and what other callbacks remember: the best so far.
-    It depends neither on replicas nor on processes: four processes' backup
-    goes on on one or on eight replicas, as long as they divide the workers.
-
-    It is written to a new folder, flushed to the disk, checked by checksums
-    and made current by one rename. One that is damaged or half-written is
-    named in a warning, left alone, and the one before is used. With several
-    processes each writes its own workers' part; the directory must be one
-    that all of them see.
+    Any number of replicas that divides the workers can go on from it. One that
+    is damaged is named in a warning, and the one before is used.
 
     On SIGTERM, the signal of preemption, all processes save at the end of the
     same step and exit with code 75, "restart me", which `tf-gnc launch` and
     cluster managers can act on.
 
-    Data: arrays given to `fit` go on with the right batch of the right
-    shuffle. So do data sets that can begin at any step, if you ask for it:
-
-        backup = tf_gnc.callbacks.BackupAndRestore("backup/")
-        data = tf_gnc.data.training_dataset(
-            ..., first_step=backup.first_step())
-
-    Any other data set begins anew, and its batches up to the place in the
-    epoch are read and thrown away. Other callbacks see the batches that lie
-    before that place a second time, without their training.
+    Arrays given to `fit` go on with the right batch of the right shuffle. So
+    does a data set that is made with `first_step=backup.first_step()`, as
+    `tf_gnc.data.training_dataset` can be. Any other begins anew, and its
+    batches before that step are read and thrown away. Other callbacks see the
+    batches of the epoch before that step again, without their training.
 
     When a run has ended its last backup stays, so that a kill before
     `model.save` loses nothing; `fit` then has nothing left to do. For a new
     run choose another directory.
 
     Args:
-        directory: Where the backups lie, on a local or shared file system.
+        directory: Where the backups lie, on a local or shared file system;
+            all processes must see it.
         save_freq: `"epoch"`, or a number of steps.
         keep: How many backups to keep.
         min_seconds: Leaves a backup out that would come sooner than this after
@@ -101,7 +87,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._looked = False
         self._callbacks: list[keras.callbacks.Callback] = []
         self._settled: callback_state.State = ({}, {})
-        self._places_data = False
+        self._data_begin_there = False
         self._seed: int | None = None
         self._sigterm: Any = None
         self._terminated = False
@@ -114,16 +100,11 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
 
         Asking says that the data set given to `fit` begins there.
         """
-        self._places_data = True
+        self._data_begin_there = True
         generation = self._look()
         if generation is None:
             return 0
         return generation.contents["position"]["data_step"]
-
-    def set_model(self, model: keras.Model) -> None:
-        """Takes the model; Keras calls this."""
-        check_model(self, model)
-        super().set_model(model)
 
     def open(self, model: keras.Model, callbacks: list) -> None:
         """Checks the newest backup against the model; `fit` calls this."""
@@ -139,7 +120,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
 
     def data_position(self, first_step: int, seed: int) -> tuple[int, int]:
         """Returns where arrays go on and how they are shuffled."""
-        self._places_data, self._seed = True, seed
+        self._data_begin_there, self._seed = True, seed
         if self._generation is not None:
             position = self._generation.contents["position"]
             first_step = position["data_step"]
@@ -163,8 +144,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             epoch = max(epoch, self.params["epochs"])
         _keras_compat.set_initial_epoch(self.model, epoch)
         self._saved_at = position["data_step"]
-        if is_chief(self.model.distribute_strategy):
-            self._say(f"Goes on at step {self._iterations()}")
+        self._say("Goes on")
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Goes on in the middle of an epoch, if it is the one."""
@@ -175,7 +155,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             # For the logs of the batches that are passed over.
             snapshot.restore_metrics(self._generation, self.model)
             control_of(self.model).skip_steps(
-                self._resume, read_data=not self._places_data
+                self._resume, read_data=not self._data_begin_there
             )
 
     def on_train_batch_begin(
@@ -229,7 +209,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
             self._sigterm = None
         _keras_compat.set_initial_epoch(self.model, None)
         self._generation, self._looked = None, False
-        self._places_data, self._resume = False, 0
+        self._data_begin_there, self._resume = False, 0
 
     def _look(self) -> Generation | None:
         """Finds the newest sound backup, once for each `fit`."""
@@ -256,15 +236,11 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
     def _data_step(self, epoch: int, batch: int) -> int:
         steps = self.params.get("steps")
         if not steps:
-            return self._iterations()
+            return self._steps_taken()
         return epoch * control_of(self.model).whole_calls(steps) + batch
-
-    def _iterations(self) -> int:
-        return int(self.model.optimizer.iterations.numpy())
 
     def _save(self, epoch: int, batch: int) -> None:
         """Writes a backup, all processes together."""
-        step = self._iterations()
         self._saved_at = self._data_step(epoch, batch)
         position = {
             "epoch": epoch,
@@ -277,7 +253,7 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         backup_write.save(
             self._store,
             self.model,
-            step,
+            self._steps_taken(),
             lambda: snapshot.contents(
                 self.model, self._callbacks, self._settled, position
             ),
@@ -288,11 +264,15 @@ class BackupAndRestore(Resumable, keras.callbacks.Callback):
         self._terminated = True
 
     def _say(self, what: str) -> None:
-        text = f"{what}; the backups are in {self._store.directory}."
-        print(text, file=sys.stderr, flush=True)
+        if is_chief(self.model.distribute_strategy):
+            print(
+                f"{what} at step {self._steps_taken()}; the backups are in "
+                f"{self._store.directory}.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _exit(self) -> None:
         """Ends the process; the backup has been written."""
-        if is_chief(self.model.distribute_strategy):
-            self._say(f"Stopped by SIGTERM at step {self._iterations()}")
+        self._say("Stopped by SIGTERM")
         sys.exit(RESTART_EXIT_CODE)

@@ -1,7 +1,4 @@
-"""Which backup a run goes on from, and whether it can.
-
-Says what is wrong with backups that can't be used.
-"""
+"""Which backup a run goes on from, and whether it can."""
 
 import warnings
 import zlib
@@ -13,14 +10,7 @@ from tf_gnc.store import Generation, Store
 
 
 def newest(store: Store) -> Generation | None:
-    """Returns the newest sound backup; warns of those that aren't.
-
-    Args:
-        store: Where they lie.
-
-    Raises:
-        ValueError: If there are backups, and none is sound.
-    """
+    """Returns the newest sound backup; warns of those that aren't."""
     generation, problems = store.latest()
     for problem in problems:
         warnings.warn(f"A backup can't be used: {problem}", stacklevel=5)
@@ -39,16 +29,7 @@ def check_common(
     generation: Generation | None,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Checks that all processes, which must call it, found the same backup.
-
-    Args:
-        store: Where they lie.
-        generation: What this process has found.
-        strategy: The model's.
-
-    Raises:
-        ValueError: If they didn't.
-    """
+    """Checks that all processes, which must call it, found the same backup."""
     name = "" if generation is None else generation.path.name
     digests = collectives.gather(strategy, zlib.crc32(name.encode()))
     if len(set(digests)) > 1:
@@ -60,15 +41,7 @@ def check_common(
 
 
 def check_steps(generation: Generation, steps: int | None) -> None:
-    """Checks that an epoch is as long as it was.
-
-    Args:
-        generation: The backup to go on from.
-        steps: Steps of an epoch now; None if unknown.
-
-    Raises:
-        ValueError: If it isn't.
-    """
+    """Checks that an epoch is as long as it was; None if unknown."""
     before = generation.contents["position"]["steps"]
     if before != steps:
         raise ValueError(

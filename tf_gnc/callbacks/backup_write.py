@@ -1,68 +1,49 @@
-"""How all processes of a run write a backup together.
-
-Knows neither when to save nor what is saved.
-"""
+"""How all processes of a run write a backup together."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import keras
-import numpy as np
 
-from tf_gnc.callbacks import snapshot
+from tf_gnc.callbacks import callback_state, snapshot
 from tf_gnc.distribute import collectives
 from tf_gnc.distribute.strategies import is_chief, num_processes
 from tf_gnc.store import Store
-
-Contents = tuple[Mapping[str, Any], Mapping[str, np.ndarray]]
 
 
 def save(
     store: Store,
     model: keras.Model,
     step: int,
-    make_contents: Callable[[], Contents],
+    make_contents: Callable[[], callback_state.State],
 ) -> None:
     """Writes a backup; all processes must call it.
 
     Warns of an old backup that can't be removed; it is tried again next time.
-
-    Args:
-        store: Where to.
-        model: In training.
-        step: Steps taken.
-        make_contents: Returns what `snapshot.contents` does.
-
-    Raises:
-        RuntimeError: If another process couldn't do its part.
-        OSError: If the system refuses to write.
+    `make_contents` returns what `snapshot.contents` does.
     """
     strategy = model.distribute_strategy
     chief = is_chief(strategy)
-    kept, arrays, draft = {}, {}, None
 
-    def begin() -> None:
-        nonlocal kept, arrays
+    def parts() -> Iterator[None]:
         kept, arrays = make_contents()
         if chief:
             store.begin(step)
-
-    def write() -> None:
-        nonlocal draft
+        yield
         draft = store.open_draft(step)
         snapshot.write(draft, model, arrays)
-
-    def seal() -> None:
+        yield
         if chief:
             _, problems = draft.seal(num_processes(strategy), kept)
             for problem in problems:
                 warnings.warn(f"An old backup stays: {problem}", stacklevel=5)
+        yield
 
-    for act in (begin, write, seal):
+    part = parts()
+    for _ in range(3):
         error = None
         try:
-            act()
+            next(part)
         except Exception as caught:
             # First the others must hear of it, or they wait for ever.
             error = caught

@@ -1,10 +1,10 @@
 """The state of callbacks: counters, best values, weights.
 
-Keras's callbacks keep it in plain attributes and have no common way to save
-it. So: every attribute made of numbers, texts, lists and mappings of them is
-kept, arrays too; functions, files and models are not. A callback may name the
-attributes itself, in `backed_up`. What hasn't changed since the training began,
-a path or a patience, is a setting, and the new run's own counts.
+Keras's callbacks have no common way to save it. So: every attribute made of
+numbers, texts, lists and mappings of them is kept, arrays too; functions, files
+and models are not. A callback may name the attributes itself, in `backed_up`.
+What hasn't changed since the training began, a path or a patience, is a
+setting, and the new run's own counts.
 """
 
 import math
@@ -28,27 +28,24 @@ def capture(
 ) -> State:
     """Returns the state of the callbacks.
 
-    Args:
-        callbacks: Whose state to keep.
-        settled: What this returned when the training began, to be left out as
-            far as it is still the same. Default: nothing.
+    `settled` is what this returned when the training began; it is left out as
+    far as it is still the same.
     """
     arrays: dict[str, np.ndarray] = {}
     states = {}
     for name, callback in _named(callbacks):
-        state = {}
-        names = getattr(callback, "backed_up", vars(callback))
-        for attribute in names:
-            if attribute not in _NOT_STATE:
-                value = getattr(callback, attribute)
-                where = f"{name}/{attribute}"
-                found: dict[str, np.ndarray] = {}
-                plain = _encode(value, where, found)
-                before = settled[0].get(name, {}).get(attribute)
-                if plain is not None and (found or plain != before):
-                    state[attribute] = plain
-                    arrays |= found
-        states[name] = state
+        state = states[name] = {}
+        before = settled[0].get(name, {})
+        for attribute in getattr(callback, "backed_up", vars(callback)):
+            if attribute in _NOT_STATE:
+                continue
+            value = getattr(callback, attribute)
+            found: dict[str, np.ndarray] = {}
+            plain = _encode(value, f"{name}/{attribute}", found)
+            changed = found or plain != before.get(attribute)
+            if plain is not None and changed:
+                state[attribute] = plain
+                arrays |= found
     return states, arrays
 
 
@@ -59,11 +56,8 @@ def put_back(
 ) -> None:
     """Restores the state of callbacks; one without a saved state keeps its own.
 
-    Args:
-        callbacks: Who gets it.
-        kept: What `capture` returned.
-        settled: What it returned when this training began, for what had not
-            changed when the state was kept.
+    `kept` is what `capture` returned; `settled`, from the start of this
+    training, is for what had not changed by then.
     """
     arrays = {**settled[1], **kept[1]}
     for name, callback in _named(callbacks):

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_gnc import _check, analysis
+from tf_gnc import _check, _files, analysis
 from tf_gnc.analysis.noise_scale import estimates, noise_scale
 from tf_gnc.step.step_table import StepTable
 
@@ -30,13 +30,8 @@ def relative_displacement(table: StepTable) -> float:
 
 def loss_spread(table: StepTable) -> dict[str, float]:
     """Returns min, max, standard deviation and mean of the workers' losses."""
-    losses = table.losses
-    return {
-        "min": float(losses.min()),
-        "max": float(losses.max()),
-        "std": float(losses.std()),
-        "mean": float(losses.mean()),
-    }
+    names = ("min", "max", "std", "mean")
+    return {name: float(getattr(np, name)(table.losses)) for name in names}
 
 
 def gradient_noise_scale(table: StepTable) -> float | None:
@@ -65,14 +60,8 @@ def arguments(
 ) -> dict[str, dict[str, Any]]:
     """Returns the chosen measures, each with its arguments.
 
-    Args:
-        measures: Names, or names with keyword arguments.
-        batch: For the measures that take one and weren't given another.
-        dataset: Likewise.
-
-    Raises:
-        ValueError: If a measure is unknown, or an argument is unknown or
-            missing.
+    `batch` and `dataset` are for the measures that take one and weren't given
+    another.
     """
     if isinstance(measures, str):
         measures = [measures]
@@ -98,15 +87,15 @@ def _arguments(
     parameters = {}
     if name in FULL:
         signature = inspect.signature(getattr(analysis, name))
-        _, *rest = signature.parameters.values()  # without the model
-        parameters = {p.name: p for p in rest}
-    unknown = [key for key in given if key not in parameters]
-    if unknown:
-        legal = ", ".join(parameters) or "none"
-        raise ValueError(
-            f"`{name}` takes the arguments {legal}, got {unknown[0]}="
-            f"{given[unknown[0]]!r}. Leave it out of `measures`."
-        )
+        parameters = dict(signature.parameters)
+        del parameters["model"]
+    for key, value in given.items():
+        if key not in parameters:
+            legal = ", ".join(parameters) or "none"
+            raise ValueError(
+                f"`{name}` takes the arguments {legal}, got {key}={value!r}. "
+                "Leave it out of `measures`."
+            )
     found = {
         key: value
         for key, value in shared.items()
@@ -125,10 +114,7 @@ def _arguments(
 def scalars(name: str, value: Any) -> dict[str, float]:
     """Returns the single numbers in a measure's value, with their names.
 
-    Args:
-        name: The measure's.
-        value: A number, or a dict; lists, and what a dict has for each layer
-            under `layers`, are left out.
+    Lists, and what there is for each layer under `layers`, are left out.
 
     Example:
         >>> scalars("similarity", {"total": 0.5, "layers": {"a": 0.5}})
@@ -149,9 +135,7 @@ def as_json(value: Any) -> Any:
         return {key: as_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [as_json(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return _files.finite_or_none(value) if isinstance(value, float) else value
 
 
 def _squares(table: StepTable) -> tuple[np.ndarray, float, int, int]:

@@ -1,23 +1,19 @@
-r"""Measures a run while it trains, into a file, the logs and TensorBoard.
-
-Knows when to measure and where numbers go. What they are is in measures.py.
-"""
+r"""Measures a run while it trains, into a file, the logs and TensorBoard."""
 
 import math
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
-from tf_gnc import _check, analysis
+from tf_gnc import _check, _files, analysis
 from tf_gnc.callbacks import measures as named
-from tf_gnc.callbacks.probe_rows import ProbeRows
-from tf_gnc.callbacks.switch_noise import check_model
+from tf_gnc.callbacks import probe_rows
+from tf_gnc.callbacks.base import StepCallback
 from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.step.control import control_of
-from tf_gnc.step.step_table import StepTable
 
 # What `tf.summary.scalar` says of a number; it needs TensorBoard installed,
 # which may be on another machine.
@@ -26,7 +22,7 @@ _SCALAR = tf.compat.v1.SummaryMetadata(
 )
 
 
-class Probe(keras.callbacks.Callback):
+class Probe(StepCallback):
     r"""Measures noise, losses and gradients as a model trains.
 
     Cheap measures are made inside the compiled step, of the step just taken,
@@ -41,11 +37,10 @@ class Probe(keras.callbacks.Callback):
       losses :math:`f(d_i; x_i)`.
     - `gradient_noise_scale`: McCandlish et al. (2018), arXiv:1812.06162, A.1,
       in examples, from the workers' gradients (b examples each) and their mean
-      (M b): see `tf_gnc.analysis.noise_scale`. None where noise drowns the
-      gradient, so that the estimate of :math:`|G|^2` isn't above 0. With
-      alpha > 0 the gradients are taken at displaced weights and their spread
-      is that of the displacements too. An epoch's number is the ratio of the
-      mean estimates, as the source advises, not the mean of the ratios.
+      (M b). None where noise drowns the gradient, so that the estimate of
+      :math:`|G|^2` isn't above 0. With alpha > 0 the gradients are taken at
+      displaced weights and their spread is that of the displacements too. An
+      epoch's number is the ratio of the mean estimates, as the source advises.
 
     Full measures are made between steps, of the weights and noise that the
     coming step has, by the function of that name in `tf_gnc.analysis`:
@@ -66,8 +61,7 @@ class Probe(keras.callbacks.Callback):
     Logs: each number's mean over the epoch as `probe_<name>`, parts as
     `probe_loss_spread_std`; numbers for each layer stand in the rows alone.
     NaN if there was none in this epoch. Callbacks that read the logs
-    (`CSVLogger`, `TensorBoard`, `EarlyStopping`) must come after this one in
-    the list; Keras's own history and progress bar do.
+    (`CSVLogger`, `EarlyStopping`) must come after this one in the list.
 
     In several processes all measure together and the first one writes.
 
@@ -79,8 +73,7 @@ class Probe(keras.callbacks.Callback):
             measures; in several processes the same whole batch in each.
         dataset: The training set in batches, for `similarity`.
         directory: Where the rows go; None for logs alone.
-        log_dir: Where TensorBoard reads the same numbers by step; None for
-            nowhere.
+        log_dir: Where TensorBoard reads the same numbers by step, or None.
 
     Raises:
         ValueError: If a measure is unknown or lacks an argument, or if `every`
@@ -110,18 +103,13 @@ class Probe(keras.callbacks.Callback):
         self.measures = named.arguments(measures, batch, dataset)
         self.directory, self.log_dir = directory, log_dir
         self._cheap = [name for name in self.measures if name in named.CHEAP]
-        self._rows: ProbeRows | None = None
+        self._rows: Path | None = None
         self._writer: tf.summary.SummaryWriter | None = None
         self._turned_on = self._took_up = False
         self._before = self._epoch = 0
         self._seen: int | None = None  # The optimizer's count.
         # By name, a sum and what to divide it by.
         self._sums: dict[str, list[float]] = {}
-
-    def set_model(self, model: keras.Model) -> None:
-        """Takes the model; Keras calls this."""
-        check_model(self, model)
-        super().set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Has the step make its measures, if any are wanted."""
@@ -133,7 +121,7 @@ class Probe(keras.callbacks.Callback):
             )
         if is_chief(self.model.distribute_strategy):
             if self.directory is not None:
-                self._rows = ProbeRows(self.directory)
+                self._rows = probe_rows.rows_file(self.directory)
             if self.log_dir is not None:
                 path = os.fspath(self.log_dir)
                 self._writer = tf.summary.create_file_writer(path)
@@ -151,18 +139,18 @@ class Probe(keras.callbacks.Callback):
         self, batch: int, logs: dict | None = None
     ) -> None:
         """Notes the count, and at first looks at the rows of earlier runs."""
-        self._before = self._iterations()
+        self._before = self._steps_taken()
         # Here, because a backup has been restored and no probe has written.
         if not self._took_up and self._rows is not None:
             same_run = self._seen == self._before
-            self._rows.take_up(self._before, same_run)
+            probe_rows.take_up(self._rows, self._before, same_run)
         self._took_up = True
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measures if it is time."""
         if control_of(self.model).is_skipping:
             return
-        step = self._seen = self._iterations()
+        step = self._seen = self._steps_taken()
         if step // self.every == self._before // self.every:
             return
         row = {"step": step, "epoch": self._epoch + 1}
@@ -179,7 +167,7 @@ class Probe(keras.callbacks.Callback):
             if name != "gradient_noise_scale":
                 self._add(name, number, 1)
         if self._rows is not None:
-            self._rows.append(row)
+            _files.append_row(self._rows, row)
         if self._writer is not None:
             with self._writer.as_default(step=step):
                 for name, number in numbers.items():
@@ -204,7 +192,15 @@ class Probe(keras.callbacks.Callback):
 
     def _measure_step(self) -> dict[str, Any]:
         """Returns the cheap measures of the last step."""
-        table = self._read()
+        written = self.model.step_plan.table
+        table = written and written.read(self.model.distribute_strategy)
+        if table is None:
+            raise ValueError(
+                "The cheap measures are made by `GNCTrainStep.train_step`, "
+                "got a model whose steps leave none: it has a `train_step` of "
+                "its own, or no trainable weights. Leave out "
+                f"{', '.join(self._cheap)}."
+            )
         if not table.valid:
             return {"valid": False, **dict.fromkeys(self._cheap)}
         if "gradient_noise_scale" in self._cheap:
@@ -216,22 +212,7 @@ class Probe(keras.callbacks.Callback):
             for name in self._cheap
         }
 
-    def _read(self) -> StepTable:
-        written = self.model.step_plan.table
-        table = written and written.read(self.model.distribute_strategy)
-        if table is None:
-            raise ValueError(
-                "The cheap measures are made by `GNCTrainStep.train_step`, "
-                "got a model whose steps leave none: it has a `train_step` of "
-                "its own, or no trainable weights. Leave out "
-                f"{', '.join(self._cheap)}."
-            )
-        return table
-
     def _add(self, name: str, number: float, weight: float) -> None:
         total = self._sums.setdefault(name, [0.0, 0.0])
         total[0] += number
         total[1] += weight
-
-    def _iterations(self) -> int:
-        return int(self.model.optimizer.iterations.numpy())

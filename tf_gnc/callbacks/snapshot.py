@@ -28,14 +28,11 @@ def contents(
     callbacks: list,
     settled: callback_state.State,
     position: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> callback_state.State:
     """Returns a backup's JSON, and the arrays that go with its callbacks.
 
-    Args:
-        model: In training.
-        callbacks: Those beside the backup.
-        settled: Their state when the training began.
-        position: Where the run is: epoch, batch and so on.
+    `settled` is the callbacks' state when the training began, `position` where
+    the run is: epoch, batch and so on.
     """
     states, arrays = callback_state.capture(callbacks, settled)
     strategy = model.distribute_strategy
@@ -65,14 +62,9 @@ def identity(model: keras.Model) -> dict[str, Any]:
 
 
 def check_identity(generation: Generation, model: keras.Model) -> None:
-    """Checks that a backup is of this run.
-
-    Raises:
-        ValueError: If it isn't, with the two values.
-    """
+    """Checks that a backup is of this run."""
     theirs = _without_modules(generation.contents["identity"])
-    ours = identity(model)
-    for name, value in ours.items():
+    for name, value in identity(model).items():
         other = theirs.get(name)
         if other == value:
             continue
@@ -94,15 +86,8 @@ def check_identity(generation: Generation, model: keras.Model) -> None:
 def write(
     draft: Draft, model: keras.Model, arrays: Mapping[str, np.ndarray]
 ) -> None:
-    """Writes this process's part of a backup.
-
-    Args:
-        draft: Begun.
-        model: In training.
-        arrays: What `contents` returned.
-    """
-    strategy = model.distribute_strategy
-    plan = model.step_plan
+    """Writes this process's part of a backup; `arrays` are from `contents`."""
+    strategy, plan = model.distribute_strategy, model.step_plan
     process = process_index(strategy)
     if is_chief(strategy):
         weights = {f"weight/{n}": v.numpy() for n, v in _numbered(model)}
@@ -113,13 +98,11 @@ def write(
         callbacks = {f"callback/{name}": a for name, a in arrays.items()}
         draft.write(MODEL, {**weights, **callbacks})
     own: dict[str, np.ndarray] = {}
-    for place, variable in enumerate(model.metrics_variables):
+    for number, variable in enumerate(model.metrics_variables):
         values = strategy.experimental_local_results(variable.value)
-        own[f"metric/{place}"] = np.stack([v.numpy() for v in values])
+        own[f"metric/{number}"] = np.stack([v.numpy() for v in values])
     if plan.memory is not None:
-        first = process * _local_replicas(strategy) * plan.per_replica
-        for replica in range(_local_replicas(strategy)):
-            start = first + replica * plan.per_replica
+        for replica, start in _first_workers(model):
             rows = plan.memory.rows(replica, strategy)
             own[f"gradients/{start}"] = rows
     draft.write(f"process-{process}", own)
@@ -131,7 +114,7 @@ def restore(generation: Generation, model: keras.Model) -> None:
     arrays = generation.arrays(MODEL)
     kept = generation.contents
     if _as_json(model.noise_rule) != _without_modules(kept["rule"]):
-        model.noise_rule = _from_json(kept["rule"])
+        model.noise_rule = keras.saving.deserialize_keras_object(kept["rule"])
     model.noise_alpha = kept["alpha"]
     plan = model.step_plan
     for name, variable in _numbered(model):
@@ -152,12 +135,12 @@ def restore_metrics(generation: Generation, model: keras.Model) -> None:
     ] == num_processes(strategy)
     process = process_index(strategy)
     counted = [generation.arrays(file) for file in files]
-    for place, variable in enumerate(model.metrics_variables):
+    for number, variable in enumerate(model.metrics_variables):
         local = strategy.experimental_local_results(variable.value)
         if same:
-            values = counted[process][f"metric/{place}"]
+            values = counted[process][f"metric/{number}"]
         else:  # What all replicas have counted goes to the first.
-            total = sum(part[f"metric/{place}"].sum(0) for part in counted)
+            total = sum(part[f"metric/{number}"].sum(0) for part in counted)
             values = [total if process == 0 else np.zeros_like(total)]
             values += [np.zeros_like(total)] * (len(local) - 1)
         for component, value in zip(local, values, strict=True):
@@ -167,13 +150,7 @@ def restore_metrics(generation: Generation, model: keras.Model) -> None:
 def restore_callbacks(
     generation: Generation, callbacks: list, settled: callback_state.State
 ) -> None:
-    """Restores the callbacks' state.
-
-    Args:
-        generation: The backup.
-        callbacks: Those beside the backup.
-        settled: Their state when this training began.
-    """
+    """Restores the callbacks; `settled` is as for `contents`."""
     prefix = "callback/"
     arrays = {
         name.removeprefix(prefix): array
@@ -189,29 +166,29 @@ def _restore_memory(generation: Generation, model: keras.Model) -> None:
     mean = generation.arrays(MODEL)["mean_gradient"]
     for component in strategy.experimental_local_results(plan.memory.mean):
         component.assign(tf.cast(mean, component.dtype))
-    row_of = _rows_by_worker(generation)
-    local = _local_replicas(strategy)
-    for replica in range(local):
-        first = (process_index(strategy) * local + replica) * plan.per_replica
+    kept = generation.contents
+    replicas = kept["num_replicas"]
+    local_then = replicas // kept["num_processes"]
+    each_then = kept["identity"]["num_workers"] // replicas
+
+    def row_of(worker: int) -> np.ndarray:
+        """Returns the gradient of a worker by its index in the cluster."""
+        replica, row = divmod(worker, each_then)
+        file = f"process-{replica // local_then}"
+        name = f"gradients/{worker - row}"
+        return generation.read_rows(file, name, row, row + 1)[0]
+
+    for replica, first in _first_workers(model):
         rows = map(row_of, range(first, first + plan.per_replica))
         plan.memory.restore(replica, strategy, rows)
 
 
-def _rows_by_worker(generation: Generation) -> Any:
-    """Returns a function from a worker's global index to its gradient."""
-    replicas = generation.contents["num_replicas"]
-    count = generation.contents["num_processes"]
-    each = generation.contents["identity"]["num_workers"] // replicas
-
-    def row_of(worker: int) -> np.ndarray:
-        replica = worker // each
-        file = f"process-{replica // (replicas // count)}"
-        start = replica * each
-        place = worker - start
-        name = f"gradients/{start}"
-        return generation.read_rows(file, name, place, place + 1)[0]
-
-    return row_of
+def _first_workers(model: keras.Model) -> list[tuple[int, int]]:
+    """Returns this process's replicas, each with its first worker's index."""
+    strategy, each = model.distribute_strategy, model.step_plan.per_replica
+    count = strategy.num_replicas_in_sync // num_processes(strategy)
+    before = process_index(strategy) * count
+    return [(replica, (before + replica) * each) for replica in range(count)]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
@@ -232,14 +209,8 @@ def _describe(variable: keras.Variable) -> str:
     return f"{list(variable.shape)} {variable.dtype}"
 
 
-def _local_replicas(strategy: tf.distribute.Strategy) -> int:
-    return strategy.num_replicas_in_sync // num_processes(strategy)
-
-
 def _as_json(rule: Any) -> Any:
     """Returns a rule's class, as registered with Keras, and arguments."""
-    if rule is None:
-        return None
     return _without_modules(keras.saving.serialize_keras_object(rule))
 
 
@@ -248,12 +219,6 @@ def _without_modules(config: Any) -> Any:
     if not isinstance(config, Mapping):
         return config
     return {k: _without_modules(v) for k, v in config.items() if k != "module"}
-
-
-def _from_json(config: Any) -> Any:
-    if config is None:
-        return None
-    return keras.saving.deserialize_keras_object(config)
 
 
 def _random_state() -> dict[str, Any]:

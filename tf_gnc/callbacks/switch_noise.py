@@ -5,38 +5,13 @@ import math
 import warnings
 from collections.abc import Callable
 
-import keras
-
 from tf_gnc import _check
+from tf_gnc.callbacks.base import StepCallback
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step.plan import check_rule
-from tf_gnc.step.trainer import NoiseSettings
 
 
-def check_model(callback: keras.callbacks.Callback, model: keras.Model) -> None:
-    """Checks that a model's training step knows noise.
-
-    Raises:
-        ValueError: If it doesn't.
-    """
-    if not isinstance(model, NoiseSettings):
-        raise ValueError(
-            f"`{type(callback).__name__}` needs a model with "
-            "tf_gnc.GNCTrainStep, such as a tf_gnc.GNCModel, got a "
-            f"{type(model).__name__}."
-        )
-
-
-class _NoiseCallback(keras.callbacks.Callback):
-    """A callback for models with `GNCTrainStep`."""
-
-    def set_model(self, model: keras.Model) -> None:
-        """Takes the model; Keras calls this."""
-        check_model(self, model)
-        super().set_model(model)
-
-
-class SwitchNoise(_NoiseCallback):
+class SwitchNoise(StepCallback):
     """Puts another noise rule in force from an epoch on: GNCtoRNC.
 
     Paper: Haruki et al. (2019), arXiv:1906.10822, section 4: GNC first, RNC
@@ -71,7 +46,7 @@ class SwitchNoise(_NoiseCallback):
         epochs = self.params.get("epochs")
         if epochs is not None and self.epoch >= epochs:
             raise ValueError(
-                "`SwitchNoise` must take place within the run, got "
+                "`SwitchNoise` must switch within the run, got "
                 f"epoch={self.epoch} with epochs={epochs} (counted from 0). "
                 f"Use an epoch from 0 to {epochs - 1}."
             )
@@ -82,15 +57,14 @@ class SwitchNoise(_NoiseCallback):
             self.model.noise_rule = self.noise
 
 
-class SwitchNoiseOnDrop(_NoiseCallback):
+class SwitchNoiseOnDrop(StepCallback):
     r"""Puts another rule in force once a measured number has dropped.
 
     Experimental, and not in the paper, which switches at a fixed epoch
     because similarity to the full gradient (Fig. 3 b) and the spread of the
     displaced models' losses (Fig. 4 b, c) drop in the later part of training.
-    This watches such a number itself, in the epoch's logs: `Probe` puts
-    `probe_similarity_total` and `probe_loss_spread_std` there, for two. List
-    the probe before this callback.
+    This watches such a number, in the epoch's logs: a `Probe` before this
+    callback puts `probe_similarity_total` and `probe_loss_spread_std` there.
 
     The rule changes with the epoch after the one at whose end the number has
     been below `share` times its highest value so far for `patience` epochs.
@@ -165,7 +139,7 @@ class SwitchNoiseOnDrop(_NoiseCallback):
             )
 
 
-class AlphaSchedule(_NoiseCallback):
+class AlphaSchedule(StepCallback):
     """Sets the noise's coefficient at the start of every epoch.
 
     Not in the paper, whose alpha is constant. Nothing is traced anew.
@@ -201,10 +175,8 @@ class AlphaSchedule(_NoiseCallback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the epoch's coefficient."""
-        arguments = (epoch, self.model.noise_alpha)
-        if not self._takes_alpha:
-            arguments = (epoch,)
-        self.model.noise_alpha = self.schedule(*arguments)
+        alpha = (self.model.noise_alpha,) if self._takes_alpha else ()
+        self.model.noise_alpha = self.schedule(epoch, *alpha)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the coefficient in force to the epoch's logs."""

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tf_gnc import _check, _files, data
 from tf_gnc.callbacks import Probe
 from tf_gnc.callbacks.measures import CHEAP, FULL
-from tf_gnc.callbacks.probe_rows import ProbeRows
+from tf_gnc.callbacks.probe_rows import rows_file, take_up
 from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.doctor.dry_step import measuring
 from tf_gnc.experiments.config import RunConfig
@@ -97,7 +97,7 @@ class Recording:
         log_dir = self.log_dir and Path(self.log_dir).expanduser()
         if log_dir:
             log_dir.mkdir(parents=True, exist_ok=True)
-        ProbeRows(run_dir).take_up(first_step, same_run=True)
+        take_up(rows_file(run_dir), first_step, same_run=True)
         return [
             Probe(
                 self.measures,
