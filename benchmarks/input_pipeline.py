@@ -24,7 +24,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tf_gnc import data
-from tf_gnc.data import image_files, pipeline, shards
+from tf_gnc.data import pipeline, shards
 from tf_gnc.experiments import build_model, make_config
 
 _BATCH_SIZE = 256
@@ -118,15 +118,10 @@ def measure_imagenet() -> None:
             "central window": full.without_augmentation(),
             "everything": full,
         }.items():
-            training = image_files.training_dataset(
-                records, preprocess=preprocess, **options
-            )
-            show(what, training)
+            files = data.ImageFiles(records, records, 1000, preprocess, 224)
+            show(what, files.training(**options))
         # As one of four processes has it.
-        rows = image_files.training_dataset(
-            records, full, rows=(0, 16), **options
-        )
-        show("rows 0 to 15", rows, 16)
+        show("rows 0 to 15", files.training(rows=(0, 16), **options), 16)
 
 
 def measure_step() -> float:

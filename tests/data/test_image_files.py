@@ -38,9 +38,9 @@ def whole(records):
     return batches(records, 21)
 
 
-def training_dataset(records, **arguments):
-    defaults = {**BATCHES, "image_size": 8, "preprocess": FULL}
-    return image_files.training_dataset(records, **{**defaults, **arguments})
+def training_dataset(records, preprocess=FULL, image_size=8, **arguments):
+    source = data.ImageFiles(records, records, 1000, preprocess, image_size)
+    return source.training(**{**BATCHES, **arguments})
 
 
 def batches(records, num, **arguments):
@@ -227,11 +227,11 @@ def central(number, size):
     return np.clip(np.rint(resized), 0, 255)
 
 
-def test_evaluation_dataset__any__every_example_once_in_order(data_dir):
+def test_evaluation__any__every_example_once_in_order(data_dir, monkeypatch):
+    monkeypatch.setattr(image_files, "_EVALUATION_BATCH", 4)
     test = data.load("imagenet2012", data_dir).test
-    got = list(
-        image_files.evaluation_dataset(test, 4, PLAIN, 8).as_numpy_iterator()
-    )
+    source = data.ImageFiles(test, test, 1000, PLAIN, 8)
+    got = list(source.evaluation().as_numpy_iterator())
     assert [len(batch[1]) for batch in got] == [4, 4, 2]
     builder = tfds.builder_from_directory(data_dir / "imagenet2012" / "5.1.0")
     config = tfds.ReadConfig(interleave_cycle_length=1)

@@ -69,8 +69,9 @@ def test_gather__one_process__is_its_own(replicas):
 
 def test_linger_at_exit__asked_twice__stays_once(monkeypatch):
     asked = []
-    monkeypatch.setattr(collectives, "_lingers", [])
     monkeypatch.setattr(atexit, "register", lambda *call: asked.append(call))
+    collectives.linger_at_exit.cache_clear()
     collectives.linger_at_exit()
     collectives.linger_at_exit()
     assert asked == [(time.sleep, collectives._LINGER_SECONDS)]
+    collectives.linger_at_exit.cache_clear()

@@ -1,7 +1,7 @@
 """Cuts, mirrors and overwrites many pictures at once.
 
-No random numbers here: tf_gnc.data.augment draws them. All functions take
-uint8 pictures of shape (n, height, width, channels), all but n static.
+All functions take uint8 pictures of shape (n, height, width, channels), all
+but n static.
 """
 
 import tensorflow as tf
@@ -35,12 +35,9 @@ def flip(images: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
 def erase(
     images: tf.Tensor, rectangles: tf.Tensor, fill: tf.Tensor
 ) -> tf.Tensor:
-    """Returns `fill` inside the rectangles and `images` outside.
+    """Returns `fill`, shaped as `images`, inside the rectangles.
 
-    Args:
-        images: uint8, `(n, height, width, channels)`.
-        rectangles: int32, `(n, 4)`: top, left, height, width.
-        fill: uint8, of the shape of `images`.
+    These are int32, `(n, 4)`: top, left, height, width.
     """
     word = _word_type(images)
     _, height, width, channels = images.shape

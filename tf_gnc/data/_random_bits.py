@@ -1,12 +1,8 @@
 """Random bits that depend on a seed alone: many seeds, one call.
 
-TensorFlow's stateless draws take one seed per call. A pipeline needs another
-seed for every picture, and a call per picture costs far more than the draw.
-Here the seeds are an axis of the tensor. The generator is SplitMix64 (Steele,
-Lea and Flood, OOPSLA 2014): a counter goes through a 64-bit mixing function.
-It is fast and passes the usual statistical tests; it is not for secrets.
-
-This file knows nothing of pictures or of tf.data.
+TensorFlow's stateless draws take one seed per call, which for each picture
+costs far more than the draw. The generator is SplitMix64 (Steele, Lea and
+Flood, OOPSLA 2014): a counter goes through a 64-bit mixing function.
 
 Symbols   n      number of seeds
           seeds  (n, 2) integers, in the manner of tf.random.stateless_*
@@ -35,7 +31,6 @@ def split_mix(state: tf.Tensor, num: int | tf.Tensor) -> tf.Tensor:
     """Returns the first `num` outputs from each uint64 state, `(n, num)`.
 
     Example:
-        >>> import tensorflow as tf
         >>> state = tf.constant([1234567], tf.uint64)
         >>> split_mix(state, 2).numpy().tolist()
         [[6457827717110365317, 3203168211198807973]]
@@ -50,6 +45,12 @@ def random_bits(seeds: tf.Tensor, salt: int, num: int | tf.Tensor) -> tf.Tensor:
     # Two rounds, so that neighbouring seeds end far from one another.
     first = _mix(seeds[:, 0] + _uint64(_GOLDEN * (salt + 1) % 2**64))
     return split_mix(_mix(tf.bitwise.bitwise_xor(first, seeds[:, 1])), num)
+
+
+def permutation(seed: tf.Tensor, salt: int, num: int | tf.Tensor) -> tf.Tensor:
+    """Returns the numbers below `num` in random order; `seed` is `(2,)`."""
+    keys = random_bits(seed[None], salt, num)[0]
+    return tf.argsort(tf.bitcast(keys, tf.int64), stable=True)
 
 
 def uniform(bits: tf.Tensor) -> tf.Tensor:

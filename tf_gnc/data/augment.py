@@ -1,19 +1,10 @@
 """Augmentations: functions of a picture and a seed.
 
-Each function is pure and works picture by picture: row i of the result
-depends on picture i and seed i alone, never on the other rows, on threads or
-on how many pictures are done at once. They all stay in uint8 and work on
-whole batches, because a call per picture costs several times the work itself.
-Nothing here knows of data sets, of epochs or of tf.data.
-
-Each augmentation comes in two parts: one here turns seeds into numbers (where
-to cut), one in _pixels.py does what the numbers say. Tests check the former
-by their statistics and the latter against a NumPy loop.
-
-Symbols   n        number of pictures
-          images   uint8, (n, height, width, channels), or one picture of
-                   rank 3
-          seeds    integers, (n, 2), or (2,) for one picture
+Row i of a result depends on picture i and seed i alone, never on the other
+rows, on threads or on how many pictures are done at once. All stay in uint8
+and work on whole batches, because a call per picture costs several times the
+work itself. Here seeds become numbers (where to cut); _pixels.py does what the
+numbers say.
 """
 
 import tensorflow as tf
@@ -33,7 +24,7 @@ _NUM_CANDIDATES = 8
 def random_crop(
     images: tf.Tensor, seeds: tf.Tensor, padding: int = 4
 ) -> tf.Tensor:
-    """Returns a window of the original size, cut from the padded picture.
+    """Returns uint8 windows of the pictures' size, cut from the padded ones.
 
     Paper: He et al. (2016), arXiv:1512.03385, section 4.2, 4 pixels a side.
     Deviation from the paper: the padding is black. He et al. subtract the
@@ -43,17 +34,9 @@ def random_crop(
     Args:
         images: uint8 pictures, `(n, height, width, channels)` or rank 3.
         seeds: Integers, `(n, 2)`, or `(2,)` for one picture.
-        padding: Black pixels added on each of the four sides. 0 changes
-            nothing.
-
-    Returns:
-        Pictures of the shape and dtype of `images`.
-
-    Raises:
-        ValueError: If `padding` is not a whole number, at least 0.
+        padding: Black pixels added on each of the four sides, at least 0.
 
     Example:
-        >>> import tensorflow as tf
         >>> image = tf.constant([[[1], [2]], [[3], [4]]], tf.uint8)
         >>> random_crop(image, (7, 1), padding=1)[..., 0].numpy().tolist()
         [[0, 1], [0, 3]]
@@ -67,18 +50,14 @@ def random_crop(
 def random_flip(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
     """Returns each picture or, with probability 1/2, its mirror image.
 
-    Left and right change places. Paper: He et al. (2016), arXiv:1512.03385,
+    Left and right are swapped. Paper: He et al. (2016), arXiv:1512.03385,
     section 4.2. Deviation from the paper: none.
 
     Args:
         images: uint8 pictures, `(n, height, width, channels)` or rank 3.
         seeds: Integers, `(n, 2)`, or `(2,)` for one picture.
 
-    Returns:
-        Pictures of the shape and dtype of `images`.
-
     Example:
-        >>> import tensorflow as tf
         >>> image = tf.constant([[[1], [2]]], tf.uint8)  # (1, 2, 1)
         >>> [random_flip(image, (0, s)).numpy().ravel().tolist()
         ...  for s in range(4)]
@@ -118,11 +97,9 @@ def random_erasing(
         byte is uniform on 0..255, each channel on its own.
 
     Raises:
-        ValueError: If `probability` is not within 0..1, or `area` or `aspect`
-            is not an ascending pair of positive numbers.
+        ValueError: If an argument is out of range or not in ascending order.
 
     Example:
-        >>> import tensorflow as tf
         >>> image = tf.zeros((4, 4, 1), tf.uint8)
         >>> erased = random_erasing(image, (0, 5), probability=1.0)
         >>> (erased[..., 0] > 0).numpy().astype(int).tolist()

@@ -1,16 +1,9 @@
-r"""From JPEGs in files to batches for `fit`, the same ones every time.
+"""From JPEGs in files to batches for `fit`, the same ones every time.
 
-What a batch holds is a function of (seed, step) alone, as in pipeline.py; but
-the pictures, of all sizes and too many for the memory, stay on the disk. Only
-a process's own rows are decoded, and of each picture only the part that is
-wanted, straight from the JPEG.
-
-Knows nothing of data sets, of Keras or of tf.distribute. A window is int32
-`(top, left, height, width)`, inside the picture.
-
-Symbols   n     number of examples
-          size  (2,), height and width of a picture as it is stored
-          seed  (2,), integers, of this picture in this epoch
+As in pipeline.py, but the pictures, of all sizes, stay on the disk. Only a
+process's own rows are decoded, and of each picture only the part that is
+wanted, straight from the JPEG. A window is int32 `(top, left, height, width)`,
+inside the picture, made of its size, int32 `(height, width)`.
 """
 
 import dataclasses
@@ -39,12 +32,25 @@ _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 class ImageFiles:
     """A data set of pictures that stay in their files.
 
+    Paper: Goyal et al. (2017), arXiv:1706.02677, section 5.1, for training: a
+    window of random area and aspect, scaled to 224 pixels; its mirror image
+    every other time; each colour normalised by its mean and standard deviation.
+    Scaled bicubically, as in the code that it cites. Evaluation takes the
+    central 224/256 of the shorter side, the square that is left of a picture
+    that is scaled to 256 and cropped to 224.
+    Deviation from the paper: none. That code also varies brightness, contrast
+    and saturation, of which the paper says nothing.
+
     Args:
         train: The examples to train on.
         test: Those to test on.
         num_classes: How many different labels there can be.
-        preprocess: Augmentation and normalisation.
+        preprocess: Augmentation and normalisation. Without `zoom` the window
+            is that of evaluation.
         image_size: Height and width to which pictures are scaled.
+
+    Raises:
+        ValueError: If `image_size` isn't a whole number, 1 or more.
     """
 
     train: Records
@@ -52,6 +58,9 @@ class ImageFiles:
     num_classes: int
     preprocess: Preprocess
     image_size: int
+
+    def __post_init__(self) -> None:
+        _check.integer("image_size", self.image_size, minimum=1)
 
     @property
     def num_train(self) -> int:
@@ -68,83 +77,35 @@ class ImageFiles:
     ) -> tf.data.Dataset:
         """Returns endless training batches; see `Source` for its arguments."""
         preprocess = self.preprocess.chosen(augment, erasing)
-        return training_dataset(
-            self.train, preprocess, self.image_size, **batches
-        )
+        wanted = check_batches(self.num_train, **batches)
+
+        def load(
+            seed: tf.Tensor, raw: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            window = central_window
+            if preprocess.zoom:
+                window = functools.partial(random_window, seed=seed)
+            contents, label = self.train.parse(raw)
+            image = decode(contents, window, self.image_size)
+            return preprocess.training(image[None], seed[None])[0], label
+
+        dataset = shards.training_records(self.train, wanted)
+        dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+        num_rows = wanted.stop - wanted.start
+        dataset = dataset.batch(num_rows, drop_remainder=True)
+        return endless(dataset).prefetch(2)
 
     def evaluation(self) -> tf.data.Dataset:
         """Returns every test example once, in order."""
-        return evaluation_dataset(
-            self.test, _EVALUATION_BATCH, self.preprocess, self.image_size
-        )
 
+        def load(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            contents, label = self.test.parse(raw)
+            image = decode(contents, central_window, self.image_size)
+            return self.preprocess.evaluation(image[None])[0], label
 
-def training_dataset(
-    records: Records,
-    preprocess: Preprocess,
-    image_size: int = 224,
-    **batches: Any,
-) -> tf.data.Dataset:
-    """Returns endless shuffled, augmented batches.
-
-    Paper: Goyal et al. (2017), arXiv:1706.02677, section 5.1: a window of
-    random area and aspect, scaled to 224 pixels; its mirror image every other
-    time; each colour normalised by its mean and standard deviation. Scaled
-    bicubically, as in the code that it cites.
-    Deviation from the paper: none. That code also varies brightness, contrast
-    and saturation, of which the paper says nothing.
-
-    The rest is as in `pipeline.training_dataset`. `shards.py` says how the
-    order is made and what is read; only the rows that are asked for are
-    decoded.
-
-    Args:
-        records: The examples.
-        preprocess: Augmentation and normalisation. Without `zoom` the window
-            is that of evaluation.
-        image_size: Height and width of the result.
-        **batches: `batch_size`, `seed`, `rows` and `first_step`, as there.
-    """
-    image_size = _check.integer("image_size", image_size, minimum=1)
-    wanted = check_batches(records.num_examples, **batches)
-
-    def load(seed: tf.Tensor, raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        window = _evaluation_window
-        if preprocess.zoom:
-            window = functools.partial(random_window, seed=seed)
-        contents, label = records.parse(raw)
-        image = decode(contents, window, image_size)
-        return preprocess.training(image[None], seed[None])[0], label
-
-    examples = shards.training_records(records, wanted)
-    dataset = examples.map(load, tf.data.AUTOTUNE, deterministic=True)
-    num_rows = wanted.stop - wanted.start
-    return endless(dataset.batch(num_rows, drop_remainder=True))
-
-
-def evaluation_dataset(
-    records: Records,
-    batch_size: int,
-    preprocess: Preprocess,
-    image_size: int = 224,
-) -> tf.data.Dataset:
-    """Returns every example once, in order, its central part, normalised.
-
-    That part is 224/256 of the shorter side, the square that is left of a
-    picture that is scaled to 256 and cropped to 224. The rest is as in
-    `pipeline.evaluation_dataset`.
-    """
-    batch_size = _check.integer("batch_size", batch_size, minimum=1)
-    image_size = _check.integer("image_size", image_size, minimum=1)
-
-    def load(raw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        contents, label = records.parse(raw)
-        image = decode(contents, _evaluation_window, image_size)
-        return preprocess.evaluation(image[None])[0], label
-
-    dataset = shards.evaluation_records(records)
-    dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size).prefetch(2)
+        dataset = shards.evaluation_records(self.test)
+        dataset = dataset.map(load, tf.data.AUTOTUNE, deterministic=True)
+        return dataset.batch(_EVALUATION_BATCH).prefetch(2)
 
 
 def decode(
@@ -154,10 +115,7 @@ def decode(
 ) -> tf.Tensor:
     """Returns a window of a JPEG or PNG, scaled to a uint8 square.
 
-    Args:
-        contents: The file's; of a JPEG only the window is decoded.
-        window: Makes the window of the picture's size.
-        image_size: Height and width of the result.
+    `window` makes it of the picture's size. Of a JPEG nothing else is decoded.
     """
 
     def from_jpeg() -> tf.Tensor:
@@ -209,11 +167,7 @@ def random_window(size: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reduce_any(fits), window, central_window(size, 1.0))
 
 
-def _evaluation_window(size: tf.Tensor) -> tf.Tensor:
-    return central_window(size, _CENTRAL_SHARE)
-
-
-def central_window(size: tf.Tensor, share: float) -> tf.Tensor:
+def central_window(size: tf.Tensor, share: float = _CENTRAL_SHARE) -> tf.Tensor:
     """Returns the central square whose side is `share` of the shorter side.
 
     Example:

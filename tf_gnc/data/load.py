@@ -28,11 +28,9 @@ def load(
             prepares them.
 
     Raises:
-        DatasetNotFoundError: If the data set is not there and `download` is
-            false.
+        DatasetNotFoundError: If the data set is not there.
         OSError: If the digits cannot be written to `data_dir`.
-        ValueError: If there is no data set of that name, or ImageNet is
-            there in another form.
+        ValueError: If the name is unknown, or ImageNet has another form.
 
     Example:
         >>> import tempfile

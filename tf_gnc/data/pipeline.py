@@ -1,13 +1,9 @@
 """Batches for `fit` from arrays in memory, repeatable by seed.
 
 What a batch holds is a function of (seed, step) alone: not of the number of
-threads, of how many processes read, or of whether the run began at step 0. So
-a run that comes back from a kill sees the data it would have seen, and each of
-several processes can make just its own rows of a global batch.
-
-Knows nothing of data sets, of Keras or of tf.distribute. The result is an
-ordinary tf.data.Dataset without Python inside: it can be serialised, and it
-stays deterministic under `tf.config.experimental.enable_op_determinism()`.
+threads, of how many processes read, or of whether the run began at step 0. No
+Python runs inside the data sets, which stay deterministic under
+`tf.config.experimental.enable_op_determinism()`.
 
 Symbols   n      number of examples
           step   counts batches over the whole run, from 0
@@ -36,10 +32,6 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Returns how many full batches one pass over the data gives.
 
     The remainder of the epoch's permutation, always another one, is dropped.
-
-    Args:
-        num_examples: How many examples the data set holds.
-        batch_size: Examples per global batch.
 
     Raises:
         ValueError: If the data do not fill a single batch.
@@ -91,11 +83,9 @@ def training_dataset(
         `(b - a, height, width, channels)` and `(b - a,)`.
 
     Raises:
-        ValueError: If the arrays do not match each other, or a number is out
-            of range, `batch_size` above n included.
+        ValueError: If the arrays do not match, or a number is out of range.
 
     Example:
-        >>> import numpy as np
         >>> images = np.zeros((5, 1, 1, 1), np.uint8)
         >>> dataset = training_dataset(
         ...     images, np.arange(5), batch_size=2, seed=0)
@@ -128,13 +118,9 @@ def shuffled_arrays(
     augment: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
     **batches: Any,
 ) -> tf.data.Dataset:
-    """Returns endless batches; all but pictures in `training_dataset`.
+    """Returns endless batches of n examples; see `training_dataset`.
 
-    Args:
-        x: n examples.
-        y: Their labels.
-        augment: Makes of some examples, and their seeds, what a batch holds.
-        **batches: As for `check_batches`.
+    `augment` makes of some examples, and their seeds, what a batch holds.
     """
     batches = check_batches(len(x), **batches)
     num_rows = batches.stop - batches.start
@@ -162,15 +148,17 @@ def shuffled_arrays(
     dataset = chunks.map(load, tf.data.AUTOTUNE, deterministic=True)
     if num_rows > _CHUNK:
         dataset = dataset.rebatch(num_rows, drop_remainder=True)
-    return endless(dataset)
+    return endless(dataset).prefetch(2)
 
 
 def endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a data set that is known to have no end, made ahead of use."""
-    known = tf.data.experimental.assert_cardinality(
-        tf.data.INFINITE_CARDINALITY
+    """Marks a data set as endless, which TensorFlow no longer knows.
+
+    Several processes would have to agree before each step that it goes on.
+    """
+    return dataset.apply(
+        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     )
-    return dataset.apply(known).prefetch(2)
 
 
 def evaluation_dataset(
@@ -192,11 +180,9 @@ def evaluation_dataset(
         A finite dataset of (float32 images, labels).
 
     Raises:
-        ValueError: If the arrays do not match each other or `batch_size` is
-            below 1.
+        ValueError: If the arrays do not match, or `batch_size` is below 1.
 
     Example:
-        >>> import numpy as np
         >>> images = np.zeros((5, 1, 1, 1), np.uint8)
         >>> dataset = evaluation_dataset(images, np.arange(5), batch_size=2)
         >>> [labels.tolist() for _, labels in dataset.as_numpy_iterator()]
@@ -229,10 +215,9 @@ def example_seeds(
     int64, `(num_examples, 2)`: column 1 is the example's index, a random
     permutation; the whole row is the seed of its augmentation.
     """
-    both = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])[None]
-    keys = _random_bits.random_bits(both, _ORDER, num_examples)[0]
-    order = tf.argsort(tf.bitcast(keys, tf.int64), stable=True)
-    salted = _random_bits.random_bits(both, _EXAMPLE, 1)[0]
+    both = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    order = _random_bits.permutation(both, _ORDER, num_examples)
+    salted = _random_bits.random_bits(both[None], _EXAMPLE, 1)[0]
     first = tf.repeat(tf.bitcast(salted, tf.int64), num_examples)
     return tf.stack([first, tf.cast(order, tf.int64)], axis=1)
 

@@ -1,13 +1,8 @@
 """Augmentation and normalisation of a data set's pictures.
 
-One object per data set holds the whole recipe, for training and for
-evaluation, so that the two cannot drift apart.
-
-Order of operations in training: crop, flip, erase, all on the raw bytes, then
-normalise. Zhong et al. erase last of all augmentations, and so do we; their
-Algorithm 1 fills with values from 0 to 255, that is before normalisation.
-
-Knows nothing of data sets, of epochs or of tf.data.
+In training: crop, flip, erase, all on the raw bytes, then normalise. Zhong et
+al. erase last of all augmentations, and so do we; their Algorithm 1 fills with
+values from 0 to 255, that is before normalisation.
 """
 
 import dataclasses
@@ -32,15 +27,14 @@ class Preprocess:
         flip: Whether training mirrors every other picture, at random.
         erase: Whether training erases a rectangle in every other picture.
         zoom: Whether training cuts out a window of random area and aspect and
-            scales it. Only for pictures that are decoded as they are read:
-            see `tf_gnc.data.image_files`, which does it.
+            scales it. Only for pictures that are decoded as they are read, in
+            `tf_gnc.data.ImageFiles`.
 
     Raises:
         ValueError: If a number is out of range, or `mean` and `stddev` differ
             in length.
 
     Example:
-        >>> import tensorflow as tf
         >>> preprocess = Preprocess(mean=(100.0,), stddev=(50.0,))
         >>> image = tf.constant([[[[0], [200]]]], tf.uint8)  # (1, 1, 2, 1)
         >>> preprocess.evaluation(image).numpy().ravel().tolist()
@@ -80,9 +74,7 @@ class Preprocess:
     def training(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Returns augmented and normalised float32 pictures.
 
-        Args:
-            images: uint8, `(n, height, width, channels)`.
-            seeds: Integers, `(n, 2)`; see `tf_gnc.data.augment`.
+        `images` are uint8, `(n, height, width, channels)`, `seeds` `(n, 2)`.
         """
         if self.padding:
             images = augment.random_crop(images, seeds, self.padding)

@@ -1,23 +1,17 @@
-r"""Records in random order, from files too large for memory.
+"""Records in random order, from files too large for memory.
 
 What comes at a step is a function of (seed, step) alone, given the files and
-the batch size: not of how many processes read, or of where the run began. And
-a process that wants some rows of each batch reads little else.
-
-Both come from *lanes*. For each epoch the files are laid end to end in a
-random order and cut into lanes of equal length; row k of every batch comes
-from lane `k * num_lanes // batch_size`. So a process opens only the lanes that
-its rows come from. A lane takes turns between a few of its files, and then
-shuffles within windows.
+the batch size; and a process that wants some rows of each batch reads little
+else. Both come from *lanes*: for each epoch the files are laid end to end in a
+random order and cut into lanes of equal length, and row k of every batch comes
+from lane `k * num_lanes // batch_size`. A lane takes turns between a few of
+its files, and then shuffles within windows.
 
 How well that mixes: an example meets any other, but two that are neighbours
 in a file are never far from each other. tensorflow-datasets shuffles when it
 writes the files, so that neighbours have nothing in common.
 
-Knows nothing of what a record holds. No Python runs inside the data set.
-
-Symbols   n      number of examples
-          lane   counts from 0; see above
+Symbols   lane   counts from 0
           piece  a range of one file's records
           index  of an example: its position when the files are read in order
 """
@@ -44,12 +38,9 @@ _WINDOW_RECORDS = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """One split of a data set, in TFRecord files.
+    """One split of a data set, in TFRecord files of these `lengths`.
 
-    Args:
-        paths: The files, in their order; may be `gs://` addresses.
-        lengths: How many records each holds.
-        parse: Makes (encoded picture, label) of a record, in a graph.
+    `parse` makes (encoded picture, label) of a record, in a graph.
     """
 
     paths: tuple[str, ...]
@@ -65,11 +56,8 @@ class Records:
 def training_records(records: Records, batches: Batches) -> tf.data.Dataset:
     """Returns the endless sequence of some rows of all batches, one by one.
 
-    The order is that of `training_dataset` in pipeline.py, but for the lanes.
-
-    Returns:
-        A data set of (seed, record): int64 `(2,)`, a number from (seed,
-        epoch) and the example's index; and a string.
+    Each is (seed, record): int64 `(2,)`, a number from (seed, epoch) and the
+    example's index; and a string.
     """
     num_lanes = _num_lanes(batches.size, len(records.paths))
     block = batches.size // num_lanes  # rows of a lane in each batch
@@ -85,8 +73,7 @@ def training_records(records: Records, batches: Batches) -> tf.data.Dataset:
         def own_rows(lane: tf.Tensor) -> tf.data.Dataset:
             first = tf.maximum(batches.start - lane * block, 0)
             last = batches.stop - lane * block
-            key = batches.seed, epoch
-            blocks = _lane(records, key, (lane, num_lanes), skip)
+            blocks = _lane(records, batches.seed, epoch, lane, num_lanes, skip)
             return blocks.batch(block, drop_remainder=True).map(
                 lambda seeds, raw: (seeds[first:last], raw[first:last])
             )
@@ -118,17 +105,14 @@ def _num_lanes(batch_size: int, num_files: int) -> int:
 
 def _lane(
     records: Records,
-    key: tuple[int, tf.Tensor],
-    which: tuple[tf.Tensor, int],
+    seed: int,
+    epoch: tf.Tensor,
+    lane: tf.Tensor,
+    num_lanes: int,
     skip: tf.Tensor,
 ) -> tf.data.Dataset:
-    """Returns (seed, record) for each example of a lane but the first `skip`.
-
-    `key` is the run's seed and the epoch, `which` the lane and how many there
-    are.
-    """
-    lane, num_lanes = which
-    shards = example_seeds(*key, len(records.paths))  # (files, 2)
+    """Returns (seed, record) of a lane's examples after the first `skip`."""
+    shards = example_seeds(seed, epoch, len(records.paths))  # (files, 2)
     order, epoch_seed = shards[:, 1], shards[0, 0]
     pieces = _pieces(records, order, lane, num_lanes)
     examples = pieces.interleave(_reader(records), _OPEN_FILES)
@@ -136,11 +120,8 @@ def _lane(
     def shuffle(
         number: tf.Tensor, indices: tf.Tensor, raw: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        window_seed = tf.stack([epoch_seed, number * num_lanes + lane])
-        keys = _random_bits.random_bits(
-            window_seed[None], _WINDOW, tf.size(indices)
-        )
-        moved = tf.argsort(tf.bitcast(keys[0], tf.int64), stable=True)
+        seed = tf.stack([epoch_seed, number * num_lanes + lane])
+        moved = _random_bits.permutation(seed, _WINDOW, tf.size(indices))
         indices = tf.gather(indices, moved)
         seeds = tf.stack([tf.fill(tf.shape(indices), epoch_seed), indices], 1)
         return seeds, tf.gather(raw, moved)

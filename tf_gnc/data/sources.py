@@ -41,14 +41,9 @@ class Source(Protocol):
     ) -> tf.data.Dataset:
         """Returns endless training batches, a function of (seed, step).
 
-        Args:
-            batch_size: Examples per global batch.
-            seed: Decides the order and the augmentation.
-            augment: Whether to augment, or only normalise.
-            erasing: Whether random erasing is part of it, where the data set
-                has it.
-            rows: `(a, b)`: only rows a to b - 1 of each global batch.
-            first_step: Starts with the batch of this step.
+        The arguments are those of `tf_gnc.data.training_dataset`.
+        `augment=False` only normalises; `erasing=False` leaves out random
+        erasing.
         """
 
     def evaluation(self) -> tf.data.Dataset:
@@ -153,7 +148,7 @@ def hold_out(source: Source, share: float, seed: int) -> Images | OwnData:
     no longer be that on examples that played no part.
 
     Args:
-        source: A data set in memory; its own test examples play no part.
+        source: A data set in memory; its own test examples aren't used.
         share: Of the training examples, above 0 and below 1; rounded, to one
             example at least.
         seed: Decides which.
@@ -187,16 +182,9 @@ def hold_out(source: Source, share: float, seed: int) -> Images | OwnData:
     order = np.random.default_rng(seed).permutation(size)
     # In their old order, which the seed of a run shuffles anyway.
     test, train = np.sort(order[:count]), np.sort(order[count:])
-    if isinstance(source, OwnData):
-        x, y = source.train
-        return dataclasses.replace(
-            source, train=(x[train], y[train]), test=(x[test], y[test])
-        )
-    images, labels = source.train_images, source.train_labels
-    return dataclasses.replace(
-        source,
-        train_images=images[train],
-        train_labels=labels[train],
-        test_images=images[test],
-        test_labels=labels[test],
-    )
+    own = isinstance(source, OwnData)
+    x, y = source.train if own else (source.train_images, source.train_labels)
+    parts = x[train], y[train], x[test], y[test]
+    if own:
+        return OwnData(parts[:2], parts[2:])
+    return Images(*parts, source.num_classes, source.preprocess)

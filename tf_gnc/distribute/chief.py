@@ -15,7 +15,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc import _keras_compat
 from tf_gnc.distribute.strategies import is_chief
 
 # They write files of their own, and take no part in anything collective.
@@ -31,14 +30,8 @@ _WRITERS = (
 def writable(
     path: str | os.PathLike, strategy: tf.distribute.Strategy
 ) -> Iterator[str | os.PathLike]:
-    """Yields the path to which this process must write instead of `path`.
-
-    Args:
-        path: Where the chief writes.
-        strategy: The strategy of the model that is saved.
-    """
-    several = _keras_compat.in_several_processes(strategy)
-    if not several or is_chief(strategy):
+    """Yields the path to which this process must write instead of `path`."""
+    if is_chief(strategy):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="tf-gnc-") as folder:
@@ -53,13 +46,7 @@ def only_one_writes(
 ) -> None:
     """Removes what would write or print, in all processes but the chief.
 
-    Args:
-        arguments: Those of `fit`, by name; changed in place.
-        callbacks: The callbacks among them; changed in place.
-        strategy: Has several processes.
-
-    Raises:
-        ValueError: If there is a callback that can't work.
+    Changes `arguments`, those of `fit` by name, and the callbacks among them.
     """
     in_list = isinstance(callbacks, keras.callbacks.CallbackList)
     callbacks = callbacks.callbacks if in_list else callbacks

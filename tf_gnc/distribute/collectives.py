@@ -16,16 +16,10 @@ import tensorflow as tf
 from tf_gnc import _keras_compat
 
 _LINGER_SECONDS = 2.0
-_lingers: list[bool] = []
 
 
 def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
-    """Returns each process's number, in the order of the processes.
-
-    Args:
-        strategy: The strategy of the run.
-        number: Below 2**63 in size.
-    """
+    """Returns each process's 64-bit number, in the order of the processes."""
     if not _keras_compat.in_several_processes(strategy):
         return [number]
     local = len(strategy.extended.worker_devices)
@@ -39,19 +33,12 @@ def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
 
 
 def barrier(strategy: tf.distribute.Strategy, good: bool = True) -> list[int]:
-    """Waits until all processes have come to this call.
-
-    Args:
-        strategy: The strategy of the run.
-        good: Whether all went well in this process.
-
-    Returns:
-        The indices of the processes in which something went wrong.
-    """
+    """Waits until all processes have come here; returns those not `good`."""
     answers = gather(strategy, int(good))
     return [process for process, fine in enumerate(answers) if not fine]
 
 
+@functools.cache  # once is enough
 def linger_at_exit() -> None:
     """Keeps this process alive for a moment after its last line.
 
@@ -59,9 +46,7 @@ def linger_at_exit() -> None:
     soon as it has fetched its own share takes away what another is about to
     fetch, which then fails with "Socket closed" at the very end of its run.
     """
-    if not _lingers:
-        _lingers.append(True)
-        atexit.register(time.sleep, _LINGER_SECONDS)
+    atexit.register(time.sleep, _LINGER_SECONDS)
 
 
 def take_sigterm_back() -> None:

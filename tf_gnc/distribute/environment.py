@@ -1,7 +1,4 @@
-"""The cluster as environment variables describe it: TF_CONFIG, Slurm, TPU.
-
-Finds out where a run's other processes are. It makes no strategy.
-"""
+"""The cluster as environment variables describe it: TF_CONFIG, Slurm, TPU."""
 
 import dataclasses
 import json
@@ -16,17 +13,11 @@ TRAINING_JOBS = ("chief", "worker")
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Several processes, of which this is one.
+    """Several processes, of which this is one."""
 
-    Attributes:
-        jobs: Each job's addresses, `host:port`.
-        task_type: This process's job.
-        task_id: Its index in that job, from 0.
-    """
-
-    jobs: dict[str, list[str]]
-    task_type: str
-    task_id: int
+    jobs: dict[str, list[str]]  # each job's addresses, `host:port`
+    task_type: str  # this process's job
+    task_id: int  # its index in that job, from 0
 
 
 def find_cluster() -> Cluster | None:
@@ -34,12 +25,8 @@ def find_cluster() -> Cluster | None:
 
     TF_CONFIG comes first, then Slurm; there it also makes visible to
     TensorFlow only this process's share of the machine's GPUs.
-
-    Raises:
-        ValueError: If TF_CONFIG or Slurm's variables make no sense, or if
-            this process has no part in training.
     """
-    return _from_tf_config() or (_from_slurm() if _in_slurm() else None)
+    return _from_tf_config() or _from_slurm()
 
 
 def tpu_name() -> str | None:
@@ -109,18 +96,14 @@ def _bad_tf_config(needed: str, text: str) -> ValueError:
     )
 
 
-def _in_slurm() -> bool:
-    """Tells whether Slurm has several tasks, of which this is one."""
-    count = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get(
-        "SLURM_NTASKS", "1"
-    )
-    several = count.isdigit() and int(count) > 1
-    return several and "SLURM_PROCID" in os.environ
-
-
-def _from_slurm() -> Cluster:
-    """Returns Slurm's tasks, and takes this one's share of the GPUs."""
+def _from_slurm() -> Cluster | None:
+    """Returns Slurm's tasks if there are several, and takes a share of GPUs."""
     environment = os.environ
+    tasks = environment.get("SLURM_STEP_NUM_TASKS")
+    tasks = tasks or environment.get("SLURM_NTASKS", "1")
+    several = tasks.isdigit() and int(tasks) > 1
+    if not several or "SLURM_PROCID" not in environment:
+        return None
     job_id = environment.get("SLURM_JOB_ID", "0")
     try:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(

@@ -2,16 +2,12 @@
 
 TensorFlow's own sharding deals out files or elements, so that an example's
 worker depends on the number of processes. Here row k of a global batch goes to
-the same worker always: process p of P takes rows `[p*B/P, (p+1)*B/P)`.
+the same worker always: process p of P takes rows `[p*B/P, (p+1)*B/P)` of B.
 
-The contract for data sets: they yield *global* batches, the same ones in all
-processes. Arrays are shuffled alike everywhere, by (seed, pass over the data),
-and only a process's own rows are read; any other data set runs whole in each
-process, which then keeps its rows. To read less, give `fit` what
-`strategy.distribute_datasets_from_function` returns.
-
-Symbols   B  examples of a global batch
-          P  number of processes
+So data sets must yield *global* batches, the same ones in all processes.
+Arrays are shuffled alike everywhere, and only a process's own rows are read;
+any other data set runs whole in each process, which then keeps its rows. To
+read less, give `fit` what `strategy.distribute_datasets_from_function` returns.
 """
 
 import zlib
@@ -23,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _batch, _keras_compat
+from tf_gnc.data.pipeline import endless
 from tf_gnc.distribute import collectives
 
 
@@ -35,15 +32,8 @@ def indices(
 ) -> tf.data.Dataset:
     """Returns endless batches of examples' indices, a function of the step.
 
-    Each pass over the data is a permutation of its own; a last batch that is
-    not full holds what is left.
-
-    Args:
-        num_examples: How many examples there are.
-        batch_size: B.
-        shuffle: Whether to permute them, or keep their order.
-        seed: Decides the permutations.
-        first_step: Starts with the batch of this step.
+    Each pass over the data is a permutation of its own, or in order; a last
+    batch that is not full holds what is left.
 
     Example:
         >>> batches = indices(5, 2, shuffle=False, seed=0, first_step=2)
@@ -64,7 +54,7 @@ def indices(
         return rest.batch(batch_size, drop_remainder=even)
 
     passes = tf.data.Dataset.counter(first_step // steps)
-    return _endless(passes.flat_map(one_pass))
+    return endless(passes.flat_map(one_pass))
 
 
 def examples_of(arrays: Any) -> Callable[[tf.Tensor], Any]:
@@ -87,10 +77,7 @@ def keep_own_rows(
 ) -> tf.distribute.DistributedDataset:
     """Gives each replica of every process its own rows of global batches.
 
-    Args:
-        dataset: Yields global batches, the same in all processes.
-        strategy: Has several processes.
-        load: Makes examples of a replica's rows, if those are indices.
+    `load` makes examples of a replica's rows, if those are indices.
     """
 
     def own_rows(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -102,7 +89,7 @@ def keep_own_rows(
         if load is not None:
             own = own.map(load, tf.data.AUTOTUNE, deterministic=True)
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-            own = _endless(own)
+            own = endless(own)
         return own.prefetch(tf.data.AUTOTUNE)
 
     return strategy.distribute_datasets_from_function(own_rows)
@@ -114,10 +101,6 @@ def rows_of_process(
     """Returns this process's rows of a global batch, replica by replica.
 
     TensorFlow hands each replica the next element.
-
-    Args:
-        batch: A nested structure of tensors.
-        context: Says which process this is.
     """
     replicas = context.num_replicas_in_sync
     local = replicas // context.num_input_pipelines
@@ -138,12 +121,9 @@ def make_own_rows(
 ) -> Any:
     """Makes only this process's rows of the global batches.
 
-    Args:
-        make_rows: Takes a range `(a, b)`; returns an endless data set of rows
-            a to b - 1 of each global batch.
-        batch_size: B.
-        strategy: Of the model. With a single process the result is the data
-            set of all rows.
+    `make_rows` takes a range `(a, b)` and returns an endless data set of rows
+    a to b - 1 of each global batch. With a single process, or no strategy, the
+    result is the data set of all rows.
     """
     if strategy is None or not _keras_compat.in_several_processes(strategy):
         return make_rows(0, batch_size)
@@ -155,7 +135,7 @@ def make_own_rows(
         own = make_rows(start, start + count)
         if each == count:
             return own
-        return _endless(own.rebatch(each, drop_remainder=True))
+        return endless(own.rebatch(each, drop_remainder=True))
 
     return strategy.distribute_datasets_from_function(own_rows)
 
@@ -163,11 +143,7 @@ def make_own_rows(
 def check_same(
     dataset: tf.data.Dataset, strategy: tf.distribute.Strategy
 ) -> None:
-    """Checks that all processes see the same first batch.
-
-    Raises:
-        ValueError: If they don't.
-    """
+    """Checks that all processes see the same first batch."""
     digest = 0
     for batch in dataset.take(1):
         for leaf in tf.nest.flatten(batch, expand_composites=True):
@@ -185,13 +161,3 @@ def check_same(
             "give `fit` each replica's batches yourself, with "
             "`strategy.distribute_datasets_from_function`."
         )
-
-
-def _endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Marks a data set as endless, which TensorFlow no longer knows.
-
-    The processes would have to agree before each step that it goes on.
-    """
-    return dataset.apply(
-        tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-    )

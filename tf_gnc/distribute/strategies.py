@@ -1,7 +1,4 @@
-"""Which `tf.distribute` strategy: by name, or by what the machine offers.
-
-Knows neither models nor data, and starts no process.
-"""
+"""Which `tf.distribute` strategy: by name, or by what the machine offers."""
 
 from collections.abc import Mapping, Sequence
 
@@ -84,8 +81,7 @@ def make_strategy(
 def process_index(strategy: tf.distribute.Strategy) -> int:
     """Returns this process's index in the strategy, 0 if it is alone.
 
-    Its replicas are in the same order: the chief's come first, then those
-    of the workers.
+    Replicas are in the same order.
     """
     jobs = _jobs(strategy)
     resolver = strategy.cluster_resolver
