@@ -10,8 +10,9 @@ import tensorflow as tf
 import tf_gnc
 from tests import problems
 from tf_gnc import doctor
+from tf_gnc.doctor import noise as doctor_noise
 from tf_gnc.doctor import setup as doctor_setup
-from tf_gnc.doctor.dry_step import DrySteps, dry_steps
+from tf_gnc.doctor.dry_step import dry_steps, measuring
 from tf_gnc.step.gradient_memory import GradientMemory
 
 RULES = {
@@ -113,10 +114,10 @@ def test_check__interrupted__puts_everything_back(monkeypatch):
     )
     before = _everything(model)
 
-    def interrupt(steps):
+    def interrupt(model):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DrySteps, "measure", interrupt)
+    monkeypatch.setattr(doctor_noise, "measuring", interrupt)
     with pytest.raises(KeyboardInterrupt):
         doctor.check(model, x, y)
     assert _everything(model) == before
@@ -299,7 +300,7 @@ def test_dry_steps__gradient_noise__displaces_as_stock_gradients_say(
     data = (tf.constant(x), tf.constant(y))
     with dry_steps(model, data) as steps:
         gradient = steps.gradient()
-        seen = steps.measure()
+        seen = measuring(model)()
     expected = alpha * rate * np.linalg.norm(noise, axis=1)
     np.testing.assert_allclose(
         seen.displacements, expected / np.linalg.norm(weights), rtol=1e-4
@@ -321,8 +322,8 @@ def test_dry_steps__random_noise__displaces_by_alpha_times_rate(num_replicas):
     x, y = problems.images(16)
     with problems.mirrored(num_replicas):
         model = _compiled(problems.plain_network(), RULES["rnc"])
-    with dry_steps(model, (tf.constant(x), tf.constant(y))) as steps:
-        seen = steps.measure()
+    with dry_steps(model, (tf.constant(x), tf.constant(y))):
+        seen = measuring(model)()
     np.testing.assert_allclose(seen.displacements, [0.05] * 4, rtol=1e-4)
     assert seen.noise_sum == seen.largest_noise == 0
 

@@ -1,10 +1,6 @@
-"""Checks of what the measures are given.
-
-Knows models, batches, data sets and rules as arguments; measures nothing.
-"""
+"""Checks of the models, batches, data sets and rules given to the measures."""
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +13,7 @@ from tf_gnc.step.train_step import GNCTrainStep
 
 
 def model(model: Any) -> None:
-    """Checks that a model can be measured.
-
-    Raises:
-        ValueError: If it has no `GNCTrainStep`, or isn't compiled.
-    """
+    """Checks that a model has `GNCTrainStep` and is compiled."""
     if not isinstance(model, GNCTrainStep):
         raise ValueError(
             "`model` must be a model with tf_gnc.GNCTrainStep, such as "
@@ -37,13 +29,7 @@ def model(model: Any) -> None:
 def plan_with(model: GNCTrainStep, noise: NoiseRule | str | None) -> StepPlan:
     """Returns a plan that shares all but its rule with a built model's.
 
-    Args:
-        model: The model.
-        noise: A rule, None, or `"model"` for the plan in force itself.
-
-    Raises:
-        ValueError: If the model has no trainable weights, or the rule needs
-            gradients that the model doesn't remember.
+    With `noise="model"` it is the plan in force itself.
     """
     plan = model.step_plan
     if not plan.variables:
@@ -71,14 +57,8 @@ def plan_with(model: GNCTrainStep, noise: NoiseRule | str | None) -> StepPlan:
 def batch(batch: Any, what: str = "`batch`") -> tuple[Any, ...]:
     """Returns a batch's parts as tensors, without a None at the end.
 
-    Args:
-        batch: `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each nested as the
-            model needs it.
-        what: Names it in errors.
-
-    Raises:
-        ValueError: If it isn't one of these, its parts aren't arrays or
-            differ in their rows, or it has no rows.
+    It must be `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each nested as the
+    model needs it. `what` names it in errors.
     """
     parts = tuple(batch) if isinstance(batch, tuple | list) else ()
     while parts and parts[-1] is None:
@@ -107,11 +87,7 @@ def batch(batch: Any, what: str = "`batch`") -> tuple[Any, ...]:
 
 
 def batches(dataset: Any, size: int) -> Iterator[tuple[Any, ...]]:
-    """Yields a data set's rows in batches of `size`, the last one perhaps less.
-
-    Raises:
-        ValueError: If it isn't a data set, or is endless.
-    """
+    """Yields batches of `size` rows of a data set, and one of what is left."""
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
             "`dataset` must be a tf.data.Dataset of batches, got a "
@@ -130,11 +106,6 @@ def batches(dataset: Any, size: int) -> Iterator[tuple[Any, ...]]:
 def num_rows(batch: Any) -> int:
     """Returns a batch's rows, known where it is traced too, and 0 too."""
     return keras.tree.flatten(batch)[0].shape[0]
-
-
-def number(value: float) -> float | None:
-    """Returns a float for JSON: None for what isn't finite."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _tensor(leaf: Any) -> Any:

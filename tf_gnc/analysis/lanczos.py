@@ -1,7 +1,4 @@
-"""Largest eigenvalues of a matrix known only by its products with vectors.
-
-Knows a function from vector to vector; neither models nor TensorFlow.
-"""
+"""Largest eigenvalues of a matrix known only by its products with vectors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,15 +26,14 @@ def lanczos(
     Args:
         product: Takes a vector of shape `(size,)`, returns A times it.
         size: Rows of A.
-        count: How many eigenvalues, from the largest down; at most `size`.
+        count: How many eigenvalues, from the largest down.
         seed: Of the random vectors.
         max_products: Products after which the best estimates so far, which
             are lower bounds, are taken. The basis holds as many vectors.
         tolerance: Relative error bound at which to stop sooner.
 
     Returns:
-        At most `count` floats in descending order; NaN for all if a product
-        isn't finite.
+        Floats in descending order; NaN for all if a product isn't finite.
 
     Example:
         >>> matrix = np.diag([1.0, 5.0, -9.0, 3.0])

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.analysis import checks
+from tf_gnc._files import finite_or_none
 from tf_gnc.analysis.worker_runs import WorkerRuns
 from tf_gnc.noise.layout import WeightLayout
 from tf_gnc.step.train_step import GNCTrainStep
@@ -77,11 +77,11 @@ def landscape(
     ways = directions(weights, runs.plan.layout, dimensions, seed)
     coordinates = np.linspace(-radius, radius, points).tolist()
     losses = []
-    for place in itertools.product(coordinates, repeat=dimensions):
+    for steps in itertools.product(coordinates, repeat=dimensions):
         point = weights + tf.linalg.matvec(
-            ways, tf.cast(place, ways.dtype), transpose_a=True
+            ways, tf.cast(steps, ways.dtype), transpose_a=True
         )
-        losses.append(checks.number(runs.losses(point).losses.mean()))
+        losses.append(finite_or_none(runs.losses(point).losses.mean()))
     if dimensions == 2:
         losses = [losses[i : i + points] for i in range(0, len(losses), points)]
     return {"coordinates": coordinates, "loss": losses}
@@ -92,14 +92,8 @@ def directions(
 ) -> tf.Tensor:
     """Returns random directions, each filter as long as the weights' own.
 
-    Args:
-        weights: Shape `(P,)`.
-        layout: Where each weight lies in the vector.
-        dimensions: How many.
-        seed: The same seed gives the same directions everywhere.
-
-    Returns:
-        Shape `(dimensions, P)`; zero for weights of rank 0 and 1.
+    `weights` have the shape `(P,)`, the result `(dimensions, P)`; it is zero
+    for weights of rank 0 and 1.
 
     Example:
         >>> layout = WeightLayout([(2, 1), (2,)])

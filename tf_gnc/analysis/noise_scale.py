@@ -1,7 +1,4 @@
-r"""How much the examples' gradients differ: the gradient noise scale.
-
-Knows squared norms and batch sizes; neither models nor TensorFlow.
-"""
+r"""How much the examples' gradients differ: the gradient noise scale."""
 
 import math
 
@@ -32,14 +29,11 @@ def estimates(
             array of such, of which the mean is taken.
         big_square: Squared norm of the mean gradient of B examples.
         small_batch: b.
-        big_batch: B.
+        big_batch: B, more than b.
 
     Returns:
         The squared norm of the true gradient, which may come out negative;
         and S, the trace of the covariance of one example's gradient.
-
-    Raises:
-        ValueError: If B isn't more than b.
 
     Example:
         >>> estimates([5.0, 3.0], 2.5, small_batch=2, big_batch=4)
@@ -77,19 +71,9 @@ def noise_scale(
     as noise. One step's ratio is itself noisy, and biased: average the
     squared norms over steps first.
 
-    Args:
-        small_square: As for `estimates`.
-        big_square: As for `estimates`.
-        small_batch: b.
-        big_batch: B.
-
-    Returns:
-        The noise scale; None where the estimate of :math:`|G|^2` isn't above
-        0, because noise drowns the gradient at these batch sizes, or where a
-        norm isn't finite.
-
-    Raises:
-        ValueError: If B isn't more than b.
+    Arguments are those of `estimates`. The result is None where the estimate
+    of :math:`|G|^2` isn't above 0, because noise drowns the gradient at these
+    batch sizes, or where a norm isn't finite.
 
     Example:
         >>> noise_scale([5.0, 3.0], 2.5, small_batch=2, big_batch=4)

@@ -1,11 +1,6 @@
 """One worker's losses and gradients at weights that the caller chooses.
 
-It displaces them as the plan says, calls the model in a scope that keeps all
-assignments from it, and differentiates its own mean loss. This file knows one
-replica and one worker of it; rows and loops are the caller's.
-
-Symbols   V  workers per replica (tf_gnc.step.workers)
-          P  number of trainable scalars (tf_gnc.noise.layout)
+Symbols   V, P  workers per replica, number of trainable scalars
 """
 
 import contextlib
@@ -27,15 +22,12 @@ class OneWorker:
     """The workers of one replica, one at a time. Make one per traced run.
 
     Args:
-        model: A built and compiled model.
+        model: Built and compiled; nothing is assigned to it.
         plan: Its plan, perhaps with another rule.
         kind: One of `KINDS`.
         weights: What the displacements are added to, shape `(P,)`.
         vector: What the Hessian is multiplied by, `(P,)`.
         relative: What to bring each displacement to, in ||x||; None leaves it.
-
-    Attributes:
-        size: Length of the vector that a call returns: P or 0.
     """
 
     def __init__(
@@ -47,7 +39,6 @@ class OneWorker:
         vector: tf.Tensor,
         relative: float | None,
     ) -> None:
-        self.size = 0 if kind == "losses" else plan.layout.size
         self._model, self._plan, self._kind = model, plan, kind
         self._weights, self._vector = weights, vector
         self._relative = relative
@@ -64,17 +55,12 @@ class OneWorker:
     def __call__(
         self, worker: tf.Tensor, index: tf.Tensor, rows: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs a worker.
-
-        Args:
-            worker: Its index on this replica, 0 to V - 1.
-            index: What tells its seeds from those of others.
-            rows: Its rows, `(x,)`, `(x, y)` or `(x, y, sample_weight)`.
+        """Runs worker 0 to V - 1 on its rows; `index` decides its seeds.
 
         Returns:
             Its loss, its gradient's squared norm (0 for `"losses"`) and its
             relative displacement, in a tensor of shape `(3,)`; and the vector
-            of its kind, shape `(size,)`.
+            of its kind, shape `(P,)`, or `(0,)` for `"losses"`.
         """
         plan, length = self._plan, tf.norm(self._clean)
         move = self._displaced(worker) - self._clean
@@ -109,13 +95,7 @@ class OneWorker:
             if self._kind == "losses":  # The graph drops the way back.
                 nothing = tf.zeros([0], layout.dtype)
                 return loss, nothing, nothing
-            # None where the loss doesn't depend on a weight.
-            gradient = layout.pack(
-                [
-                    tf.zeros_like(w) if g is None else g
-                    for g, w in zip(gradients, weights, strict=True)
-                ]
-            )
+            gradient = layout.pack(gradients)
         if not twice:
             return loss, gradient, gradient
         product = tape.gradient(

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.analysis import checks
+from tf_gnc._files import finite_or_none
 from tf_gnc.analysis.lanczos import lanczos
 from tf_gnc.analysis.noise_scale import noise_scale
 from tf_gnc.analysis.worker_runs import Sweep, WorkerRuns
@@ -94,15 +94,15 @@ def sharpness(
         )
     losses = displaced.losses
     return {
-        "clean_loss": checks.number(clean.losses.mean()),
-        "mean": checks.number(losses.mean()),
-        "std": checks.number(losses.std()),
-        "min": checks.number(losses.min()),
-        "max": checks.number(losses.max()),
-        "losses": [checks.number(loss) for loss in losses],
-        "relative_displacement": checks.number(displaced.displacements.mean()),
+        "clean_loss": finite_or_none(clean.losses.mean()),
+        "mean": finite_or_none(losses.mean()),
+        "std": finite_or_none(losses.std()),
+        "min": finite_or_none(losses.min()),
+        "max": finite_or_none(losses.max()),
+        "losses": [finite_or_none(loss) for loss in losses],
+        "relative_displacement": finite_or_none(displaced.displacements.mean()),
         "noise_scale": _noise_scale(clean, runs.rows_per_worker),
-        "hessian": [checks.number(value) for value in top],
+        "hessian": [finite_or_none(value) for value in top],
     }
 
 

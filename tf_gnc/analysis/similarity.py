@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc.analysis import checks
+from tf_gnc._files import finite_or_none
 from tf_gnc.analysis.worker_runs import WorkerRuns
 from tf_gnc.step.train_step import GNCTrainStep
 
@@ -79,12 +79,7 @@ def similarity(
 def cosine(first: Any, second: Any) -> float | None:
     """Returns the cosine of the angle between two vectors.
 
-    Args:
-        first: A vector, of any floating-point dtype.
-        second: One of the same length.
-
-    Returns:
-        A number from -1 to 1; None if a vector is zero or isn't finite.
+    None if one of them is zero or isn't finite.
 
     Example:
         >>> cosine([3.0, 4.0], [3.0, 0.0]), cosine([0.0, 0.0], [1.0, 0.0])
@@ -98,4 +93,4 @@ def cosine(first: Any, second: Any) -> float | None:
             return None
         vector = vector / largest  # Its square neither over- nor underflows.
         units.append(vector / np.linalg.norm(vector))
-    return checks.number(np.clip(units[0] @ units[1], -1, 1))
+    return finite_or_none(np.clip(units[0] @ units[1], -1, 1))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc.analysis import checks
+from tf_gnc._files import finite_or_none
 from tf_gnc.analysis.worker_runs import WorkerRuns
 from tf_gnc.step.train_step import GNCTrainStep
 
@@ -103,9 +103,9 @@ def _indicators(runs: WorkerRuns, sizes: list[float]) -> dict[str, Any]:
     return {
         "loss": _range(losses),
         "gradient": _range(changes),
-        "beta": checks.number(np.max(slopes)) if slopes else None,
+        "beta": finite_or_none(np.max(slopes)) if slopes else None,
     }
 
 
 def _range(values: list[float]) -> list[float | None]:
-    return [checks.number(np.min(values)), checks.number(np.max(values))]
+    return [finite_or_none(np.min(values)), finite_or_none(np.max(values))]

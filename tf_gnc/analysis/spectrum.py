@@ -1,9 +1,4 @@
-r"""In how many directions the noise points: eigenvalues of its covariance.
-
-Symbols   M, V   workers, workers per replica (tf_gnc.step.workers)
-          P      number of trainable scalars (tf_gnc.noise.layout)
-          Omega  the workers' noise minus its mean, one column per worker
-"""
+"""In how many directions the noise points: eigenvalues of its covariance."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
+from tf_gnc._files import finite_or_none
 from tf_gnc.analysis import checks
 from tf_gnc.step import workers
 from tf_gnc.step.plan import StepPlan
@@ -99,11 +95,7 @@ def spectrum(model: GNCTrainStep, batch: Any = None) -> dict[str, Any]:
 def eigenvalues(matrix: np.ndarray) -> np.ndarray | None:
     """Returns a covariance's eigenvalues in ascending order, 0 or more.
 
-    Args:
-        matrix: Symmetric and positive semidefinite, but for rounding.
-
-    Returns:
-        None if the matrix isn't finite.
+    None if the matrix isn't finite.
 
     Example:
         >>> eigenvalues(np.diag([3.0, 1.0, 2.0])).tolist()
@@ -115,14 +107,10 @@ def eigenvalues(matrix: np.ndarray) -> np.ndarray | None:
 
 
 def condition_number(values: np.ndarray | None) -> float | None:
-    """Returns the largest eigenvalue over the second-smallest.
+    """Returns the largest of 3 or more `eigenvalues` over the second-smallest.
 
-    Args:
-        values: What `eigenvalues` returned, for 3 workers or more.
-
-    Returns:
-        None if the second-smallest is zero to rounding: no more than what
-        float32's rounding of the noise itself makes of a zero.
+    None if the second-smallest is zero to rounding: no more than what
+    float32's rounding of the noise itself makes of a zero.
 
     Example:
         >>> condition_number(np.array([0.0, 2.0, 3.0, 8.0]))
@@ -134,7 +122,7 @@ def condition_number(values: np.ndarray | None) -> float | None:
     rounding = len(values) * np.finfo(np.float32).eps ** 2 * largest
     if second <= rounding:
         return None
-    return checks.number(largest / second)
+    return finite_or_none(largest / second)
 
 
 def gram(noise: np.ndarray) -> np.ndarray:

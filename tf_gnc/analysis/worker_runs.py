@@ -3,11 +3,9 @@
 The same pieces as in the step: the plan's displacement, each worker's rows,
 its stateless scope, its own mean loss. But the weights are the caller's, and
 nothing is assigned: neither weights nor noise memory, moving statistics,
-seeds or metrics. What is measured from the losses and gradients is the
-business of the other files of this folder.
+seeds or metrics.
 
-Symbols   M, R, V  workers, replicas, workers per replica (tf_gnc.step.workers)
-          P        number of trainable scalars (tf_gnc.noise.layout)
+Symbols   M, V, P  workers, those of a replica, number of trainable scalars
           b        rows per worker
 """
 
@@ -26,34 +24,24 @@ from tf_gnc.step.train_step import GNCTrainStep
 
 
 class Sweep(NamedTuple):
-    """What one run of all workers gives, the same in every process.
+    """What one run of all workers gives, the same in every process."""
 
-    Attributes:
-        losses: Each worker's mean loss, shape `(M,)`, float64.
-        squares: Squared norm of each worker's gradient, shape `(M,)`.
-        displacements: ||x_i - x|| / ||x|| of each worker, shape `(M,)`.
-        mean: Mean over the workers of their gradients, shape `(P,)`.
-    """
-
-    losses: np.ndarray
-    squares: np.ndarray
-    displacements: np.ndarray
-    mean: tf.Tensor
+    losses: np.ndarray  # each worker's mean loss, (M,), float64
+    squares: np.ndarray  # of each worker's gradient's norm, (M,)
+    displacements: np.ndarray  # ||x_i - x|| / ||x|| of each worker, (M,)
+    mean: tf.Tensor  # of the workers' gradients, (P,)
 
 
 class WorkerRuns:
     """Losses and gradients of a model's workers at any weights.
 
-    Workers call the model in training mode, as in the training step: each
-    normalises with its own rows and draws, from the seeds of the coming step,
-    its own masks. Each kind of run is traced once, for the CPU or the GPU and
-    without XLA. Make it, and call it, in all processes.
+    Workers call the model in training mode: each normalises with its own rows
+    and draws, from the seeds of the coming step, its own masks. Each kind of
+    run is traced once, without XLA. Make it, and call it, in all processes.
 
     Args:
-        model: A compiled `GNCTrainStep` model.
-        batch: A global batch, `(x,)`, `(x, y)` or `(x, y, sample_weight)`,
-            whose rows M divides; in several processes the same whole batch in
-            each.
+        model: A compiled model.
+        batch: As for the measures; checked here.
         noise: `"model"` displaces the workers as the coming step would; a
             rule displaces them by that rule; None not at all.
         relative_displacement: If set, each worker's displacement is brought
@@ -62,11 +50,6 @@ class WorkerRuns:
     Attributes:
         plan: The model's `StepPlan`, with the rule that was asked for.
         rows_per_worker: b.
-
-    Raises:
-        ValueError: If the model isn't compiled or has no trainable weights,
-            if the workers can't share the batch, or if a rule needs gradients
-            that the model doesn't remember.
 
     Example:
         >>> inputs = keras.Input((2,))
@@ -116,9 +99,8 @@ class WorkerRuns:
     def losses(self, weights: tf.Tensor | None = None) -> Sweep:
         """Runs the workers forward only; the `mean` gradient is empty.
 
-        Args:
-            weights: What the displacements are added to, `(P,)`; by default
-                the model's own. The displacements belong to the model's own.
+        The displacements belong to the model's own weights; they are added to
+        `weights`, `(P,)`, by default the same.
         """
         return self._run("losses", weights)
 
@@ -126,25 +108,17 @@ class WorkerRuns:
         """Runs the workers forward and backward; see `losses`."""
         return self._run("gradient", weights)
 
-    def hessian_product(
-        self, vector: tf.Tensor, weights: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def hessian_product(self, vector: tf.Tensor) -> tf.Tensor:
         """Returns the mean loss's Hessian times a vector, both `(P,)`."""
-        return self._run("hessian", weights, vector).mean
+        return self._run("hessian", vector=vector).mean
 
     def full_gradient(self, dataset: tf.data.Dataset) -> tf.Tensor:
         """Returns the mean gradient over a whole data set, shape `(P,)`.
 
         The data go through the model in pieces of b rows, as a worker's rows
         do, the last piece perhaps a smaller one; each row weighs the same,
-        and each piece draws masks of its own.
-
-        Args:
-            dataset: Finite, of batches of any size. In several processes each
-                gives all of it, in the same order.
-
-        Raises:
-            ValueError: If the data set isn't one, is endless or is empty.
+        and each piece draws masks of its own. In several processes each gives
+        the whole data set, in the same order.
         """
         total, seen = tf.zeros([self.plan.layout.size], tf.float64), 0
         size = self.rows_per_worker * self.plan.num_workers
@@ -178,7 +152,7 @@ class WorkerRuns:
     def _run(
         self,
         kind: str,
-        weights: tf.Tensor | None,
+        weights: tf.Tensor | None = None,
         vector: tf.Tensor | None = None,
     ) -> Sweep:
         dtype = self.plan.layout.dtype
@@ -210,23 +184,27 @@ class WorkerRuns:
         for `OneWorker`.
         """
         strategy = self._strategy
-
-        def on_replica(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
-            worker = OneWorker(
-                self._model, self.plan, kind, weights, vector, self._relative
-            )
-            return self._on_replica(worker, first, batch)
-
-        numbers, total = strategy.run(on_replica, args=(batch,))
+        numbers, total = strategy.run(
+            lambda rows: self._on_replica(kind, rows, first, weights, vector),
+            args=(batch,),
+        )
         total = strategy.reduce("SUM", total, axis=None)
         if kind == "full":  # Of no use, and not equally many everywhere.
             return None, total
         return strategy.gather(numbers, axis=0), total
 
     def _on_replica(
-        self, one: OneWorker, first: tf.Tensor, batch: Any
+        self,
+        kind: str,
+        batch: Any,
+        first: tf.Tensor,
+        weights: tf.Tensor,
+        vector: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Runs this replica's workers: one for b rows, one for what is over."""
+        one = OneWorker(
+            self._model, self.plan, kind, weights, vector, self._relative
+        )
         dtype, b = self.plan.layout.dtype, self.rows_per_worker
         num_rows = checks.num_rows(batch)
         pieces = num_rows // b
@@ -240,7 +218,8 @@ class WorkerRuns:
             return numbers.write(worker, number), total + b * vector
 
         numbers = tf.TensorArray(dtype, pieces, element_shape=[3])
-        totals = numbers, tf.zeros([one.size], dtype)
+        size = 0 if kind == "losses" else self.plan.layout.size
+        totals = numbers, tf.zeros([size], dtype)
         if pieces:
             totals = workers.for_each(work, totals, pieces, self.plan.parallel)
         numbers, total = totals[0].stack(), totals[1]

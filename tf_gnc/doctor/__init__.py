@@ -1,7 +1,7 @@
 """Checks that the noise is on, is right, and fits into memory.
 
 Noise that is silently off trains like plain large-batch SGD and raises no
-error. The checks know no data sets and print nothing.
+error.
 """
 
 from tf_gnc.doctor.noise import check

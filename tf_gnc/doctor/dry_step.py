@@ -1,11 +1,9 @@
 """Training steps that end before the update, and what they leave behind.
 
-The steps are the model's own, traced anew so that the mean gradient is kept
-instead of being handed to the optimizer. When it is over, the model is as
-before.
+They are the model's own, traced anew so that the mean gradient is kept instead
+of being handed to the optimizer. Afterwards the model is as before.
 
-Symbols   M, V  workers, workers per replica (tf_gnc.step.workers)
-          P     number of trainable scalars (tf_gnc.noise.layout)
+Symbols   M, P  workers, number of trainable scalars
 """
 
 import contextlib
@@ -27,40 +25,24 @@ from tf_gnc.step.train_step import GNCTrainStep
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """The noise of the step to come.
+    """The noise of the step to come."""
 
-    Attributes:
-        rate: The learning rate, eta_t.
-        displacements: ||x_i - x|| / ||x|| of each worker, shape `(M,)`.
-        noise_sum: Largest element of the gradient noise's sum over workers.
-        largest_noise: Largest element of any worker's gradient noise.
-        largest_mean: Largest element of the mean gradient. These three are 0
-            for a rule that remembers no gradients.
-    """
-
-    rate: float
-    displacements: np.ndarray
+    rate: float  # eta_t
+    displacements: np.ndarray  # ||x_i - x|| / ||x|| of each worker, (M,)
+    # The largest elements of gradient noise's sum over workers, of any
+    # worker's, and of the mean gradient; 0 if the rule remembers none.
     noise_sum: float
     largest_noise: float
     largest_mean: float
 
 
 class DrySteps:
-    """Takes steps without an update; `dry_steps` makes it.
-
-    Args:
-        model: A compiled model with its plan.
-        data: A global batch.
-        restore: Puts the model's variables back to their values.
-
-    Attributes:
-        moved: Whether a step has changed trainable weights.
-    """
+    """Takes steps without an update; `dry_steps` makes it."""
 
     def __init__(
         self, model: GNCTrainStep, data: Any, restore: Callable[[], None]
     ) -> None:
-        self.moved = False
+        self.moved = False  # whether a step has changed trainable weights
         self._model = model
         self._plan: StepPlan = model.step_plan
         self._strategy = strategy = model.distribute_strategy
@@ -84,38 +66,24 @@ class DrySteps:
             got it, shape `(P,)`; NaN if the step did not come so far.
         """
         self._restore()
-        for component in self._strategy.experimental_local_results(self._kept):
+        local = self._strategy.experimental_local_results(self._kept)
+        for component in local:
             component.assign(tf.fill(component.shape, np.float64(np.nan)))
         before = self._weights()
         self._model.train_function(iter(self._batches))
         self.moved |= self._weights() != before
-        return self._strategy.experimental_local_results(self._kept)[0].numpy()
+        return local[0].numpy()
 
     def keep(self, gradients: list[tf.Tensor | None], variables: Any) -> None:
-        """Keeps what the optimizer is handed, in its place."""
-        layout = self._plan.layout
-        vector = layout.pack(
-            [
-                tf.zeros(shape) if g is None else g
-                for g, shape in zip(gradients, layout.shapes, strict=True)
-            ]
-        )
+        """Keeps what the optimizer would have got."""
         kept = _keras_compat.on_this_replica(self._kept)
+        vector = self._plan.layout.pack(gradients)
         kept.assign(tf.cast(vector, kept.dtype))
-
-    def measure(self) -> Measurement:
-        """Returns what the workers' noise would be in the next step."""
-        return measuring(self._model)()
 
     def _weights(self) -> list[bytes]:
         """Returns the trainable weights, to the bit."""
-        return [
-            np.asarray(component).tobytes()
-            for variable in self._plan.variables
-            for component in self._strategy.experimental_local_results(
-                variable.value
-            )
-        ]
+        components = _components(self._plan.variables, self._strategy)
+        return [np.asarray(component).tobytes() for component in components]
 
 
 def measuring(model: GNCTrainStep) -> Callable[[], Measurement]:
@@ -123,9 +91,6 @@ def measuring(model: GNCTrainStep) -> Callable[[], Measurement]:
 
     It takes no step and changes nothing. Good until the model gets another
     plan: another rule, or a new `compile`.
-
-    Args:
-        model: A compiled model with its plan.
     """
     plan, strategy = model.step_plan, model.distribute_strategy
 
@@ -190,10 +155,7 @@ def dry_steps(
 ) -> Iterator[DrySteps]:
     """Yields what takes the steps, and afterwards puts the model back.
 
-    Args:
-        model: A compiled model; it is built if it wasn't.
-        data: A global batch.
-        noise: Whether the model's rule is in force; False stands for no rule.
+    The model is built if it wasn't. `noise=False` stands for no rule.
     """
     with model.distribute_strategy.scope():
         _keras_compat.build(model, data)
@@ -215,16 +177,19 @@ def _snapshot(model: GNCTrainStep) -> Callable[[], None]:
         *model.optimizer.variables,
         model.step_plan.generator.state,
     ]
-    values = [
-        (component, tf.identity(component))
-        for variable in variables
-        for component in model.distribute_strategy.experimental_local_results(
-            variable.value
-        )
-    ]
+    components = _components(variables, model.distribute_strategy)
+    values = [tf.identity(component) for component in components]
 
     def restore() -> None:
-        for component, value in values:
+        for component, value in zip(components, values, strict=True):
             component.assign(value)
 
     return restore
+
+
+def _components(
+    variables: list[keras.Variable], strategy: tf.distribute.Strategy
+) -> list[tf.Variable]:
+    """Returns what this process's replicas hold of some variables."""
+    held = (strategy.experimental_local_results(v.value) for v in variables)
+    return [component for parts in held for component in parts]

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _batch
-from tf_gnc.doctor.dry_step import DrySteps, Measurement, dry_steps
+from tf_gnc.analysis import checks
+from tf_gnc.doctor.dry_step import Measurement, dry_steps, measuring
 from tf_gnc.doctor.report import Check, Report
 from tf_gnc.step import workers
 from tf_gnc.step.train_step import GNCTrainStep
@@ -65,11 +66,7 @@ def check(
             "`model` must be a tf_gnc.GNCModel or have tf_gnc.GNCTrainStep "
             f"mixed in, got a {type(model).__name__}."
         )
-    if not model.compiled:
-        raise ValueError(
-            "`model` must be compiled, got one that isn't. Call `compile` "
-            "with the noise rule first."
-        )
+    checks.model(model)
     data = keras.tree.map_structure(
         _tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     )
@@ -103,46 +100,38 @@ def _examine(model: GNCTrainStep, data: Any) -> list[Check]:
     rule = model.noise_rule
     with dry_steps(model, data) as steps:
         first, second = steps.gradient(), steps.gradient()
-        seen = steps.measure()
+        seen = measuring(model)()
     if np.isnan(second).any():
-        return [_stopped_short()]
+        raise FloatingPointError(
+            "the optimizer got no finite gradient from the step. If the model "
+            "has a `train_step` of its own, let it call that of "
+            "tf_gnc.GNCTrainStep; with mixed_float16, lower the initial scale "
+            "of the loss; else look for NaN in the batch."
+        )
     if rule is None:
-        return [_asked_off(_difference(second, first)), _untouched(steps)]
-    with dry_steps(model, data, noise=False) as plain:
-        clean, again = plain.gradient(), plain.gradient()
-    checks = [
-        _is_on(model, seen),
-        _changes(_difference(second, clean), _difference(again, clean)),
-    ]
-    if rule.remembers_gradients:
-        checks.append(_sums_to_zero(rule.noise_dtype, seen))
-    return [*checks, _untouched(steps)]
-
-
-def _stopped_short() -> Check:
-    return Check(
-        "step",
-        False,
-        "the optimizer got no finite gradient from the step. If the model "
-        "has a `train_step` of its own, let it call that of "
-        "tf_gnc.GNCTrainStep; with mixed_float16, lower the initial scale of "
-        "the loss; else look for NaN in the batch.",
-    )
+        found = [_asked_off(_difference(second, first))]
+    else:
+        with dry_steps(model, data, noise=False) as plain:
+            clean, again = plain.gradient(), plain.gradient()
+        found = [
+            _is_on(model, seen),
+            _changes(_difference(second, clean), _difference(again, clean)),
+        ]
+        if rule.remembers_gradients:
+            found.append(_sums_to_zero(rule.noise_dtype, seen))
+    return [*found, _untouched(steps.moved)]
 
 
 def _asked_off(difference: float) -> Check:
+    ok = difference < _REPEATABLE
     words = (
         "off, as asked (noise=None): a second step at the same weights gives "
-        f"the same gradient (relative difference {difference:.1e})"
+        f"{'the same' if ok else 'another'} gradient (relative difference "
+        f"{difference:.1e})."
     )
-    if difference < _REPEATABLE:
-        return Check("noise", True, f"{words}.")
-    return Check(
-        "noise",
-        False,
-        f"{words}, which it should not. Look for a layer that keeps state "
-        "from one call to the next.",
-    )
+    if not ok:
+        words += " Look for a layer that keeps state from one call to the next."
+    return Check("noise", ok, words)
 
 
 def _is_on(model: GNCTrainStep, seen: Measurement) -> Check:
@@ -177,18 +166,17 @@ def _is_on(model: GNCTrainStep, seen: Measurement) -> Check:
 
 
 def _changes(difference: float, floor: float) -> Check:
+    ok = difference > 2 * floor
     words = (
         f"the mean gradient differs by {difference:.1e} (relative) from that "
         f"of a step without noise, which repeats to {floor:.1e}"
     )
-    if difference > 2 * floor:
-        return Check("gradient", True, f"{words}.")
-    return Check(
-        "gradient",
-        False,
-        f"{words}: the noise makes no difference. Is it off, or too small for "
-        "the weights' dtype? Raise alpha.",
-    )
+    if not ok:
+        words += (
+            ": the noise makes no difference. Is it off, or too small for the "
+            "weights' dtype? Raise alpha"
+        )
+    return Check("gradient", ok, f"{words}.")
 
 
 def _sums_to_zero(dtype: str, seen: Measurement) -> Check:
@@ -212,19 +200,14 @@ def _sums_to_zero(dtype: str, seen: Measurement) -> Check:
     return Check("sum of noise", ok, f"{words}.")
 
 
-def _untouched(steps: DrySteps) -> Check:
-    if not steps.moved:
-        return Check(
-            "weights",
-            True,
-            "come back bit for bit from a step whose update is left out.",
+def _untouched(moved: bool) -> Check:
+    words = "come back bit for bit from a step whose update is left out."
+    if moved:
+        words = (
+            "are changed by a step even with the update left out. Look for a "
+            "layer or a `train_step` that assigns to them."
         )
-    return Check(
-        "weights",
-        False,
-        "are changed by a step even with the update left out. Look for a "
-        "layer or a `train_step` that assigns to them.",
-    )
+    return Check("weights", not moved, words)
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> float:

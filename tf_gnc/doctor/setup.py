@@ -1,10 +1,8 @@
 """Which devices a model's workers use, and the memory of their noise.
 
-Computed before any step is taken, so that a run that can't fit needn't fail
-to be found out.
+Computed before any step, so that a run that can't fit is found out first.
 
-Symbols   V  workers per replica (tf_gnc.step.workers)
-          P  number of trainable scalars (tf_gnc.noise.layout)
+Symbols   V, P  workers per replica, number of trainable scalars
 """
 
 import contextlib
@@ -16,9 +14,9 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import threads
-from tf_gnc.step import workers
 from tf_gnc.distribute.strategies import num_processes
 from tf_gnc.doctor.report import Check
+from tf_gnc.step import workers
 from tf_gnc.step.train_step import GNCTrainStep
 
 
@@ -96,12 +94,11 @@ def setup_of(model: GNCTrainStep) -> Setup:
 def memory_forecast(model: GNCTrainStep) -> MemoryForecast:
     """Returns the memory that a built and compiled model's noise will take."""
     rule = model.noise_rule
-    replicas = model.distribute_strategy.num_replicas_in_sync
     scales = isinstance(
         model.optimizer, keras.mixed_precision.LossScaleOptimizer
     )
     return MemoryForecast(
-        workers_per_replica=workers.per_replica(model.num_workers, replicas),
+        workers_per_replica=setup_of(model).workers_per_replica,
         num_weights=sum(
             math.prod(v.shape) for v in model.trainable_variables
         ),
@@ -126,8 +123,8 @@ def check_memory(model: GNCTrainStep) -> Check:
     devices = tf.config.list_logical_devices()
     if free is None or any(d.device_type in ("GPU", "TPU") for d in devices):
         return Check("memory", True, f"{message}.")
-    strategy = model.distribute_strategy
-    here = strategy.num_replicas_in_sync // num_processes(strategy)
+    setup = setup_of(model)
+    here = setup.num_replicas // setup.num_processes
     ok = need.num_bytes * here <= free
     message += f"; {_bytes(free)} are free for {here}."
     if not ok:

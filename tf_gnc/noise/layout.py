@@ -41,15 +41,18 @@ class WeightLayout:
         self.size = sum(self.sizes)  # P
         self.dtype = tf.as_dtype(dtype)
 
-    def pack(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    def pack(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Returns the tensors' elements as one vector of shape `(P,)`.
 
         Args:
             tensors: One tensor per weight, with the layout's shapes and any
-                floating-point dtype.
+                floating-point dtype; None stands for zeros, as where a loss
+                doesn't depend on a weight.
         """
         flat = [
-            tf.reshape(tf.cast(tensor, self.dtype), [size])
+            tf.zeros([size], self.dtype)
+            if tensor is None
+            else tf.reshape(tf.cast(tensor, self.dtype), [size])
             for tensor, size in zip(tensors, self.sizes, strict=True)
         ]
         return tf.concat(flat, axis=0)

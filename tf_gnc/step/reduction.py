@@ -124,14 +124,7 @@ class Reduction:
             state: The model state that the next worker finds.
         """
         layout = self._layout
-        gradient = layout.pack(
-            [
-                tf.zeros(shape, layout.dtype) if g is None else g
-                for g, shape in zip(
-                    result.gradients, layout.shapes, strict=True
-                )
-            ]
-        )
+        gradient = layout.pack(result.gradients)
         pending, table = sums.pending, sums.table
         if self._memory is not None:
             pending = self._memory.remember(worker, gradient, pending)
