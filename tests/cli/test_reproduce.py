@@ -6,6 +6,7 @@ import pytest
 
 from tf_gnc.cli import child, compare, train
 from tf_gnc.cli.main import main
+from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.recipes import RECIPES
 
 # Stands for a run: leaves what one leaves.
@@ -35,9 +36,7 @@ def fake(monkeypatch):
         "command_line",
         lambda *arguments: [sys.executable, "-c", FAKE, real(*arguments)[-1]],
     )
-    monkeypatch.setattr(
-        "tf_gnc.experiments.compare.plan.Plan.check", lambda _: None
-    )
+    monkeypatch.setattr(Comparison, "check", lambda _: None)
 
 
 def test_reproduce__two_rows__published_values_stand_beside_ours(

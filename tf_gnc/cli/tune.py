@@ -16,15 +16,9 @@ import optuna
 from tf_gnc import _files
 from tf_gnc._settings import setting, values_of
 from tf_gnc.cli import config_flags
-from tf_gnc.cli.command import (
-    Call,
-    Command,
-    FlagSet,
-    UsageError,
-    Work,
-)
+from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
 from tf_gnc.cli.compare import parse_seeds
-from tf_gnc.cli.progress import Console, RunsDisplay
+from tf_gnc.cli.progress import Console
 from tf_gnc.cli.run_many import (
     JobsFlag,
     RunMany,
@@ -33,6 +27,7 @@ from tf_gnc.cli.run_many import (
     prepare_many,
 )
 from tf_gnc.experiments import RunConfig, make_config
+from tf_gnc.experiments.compare.table import csv_of
 from tf_gnc.experiments.defaults import split
 from tf_gnc.experiments.methods.registry import (
     check_method,
@@ -48,6 +43,7 @@ from tf_gnc.experiments.tune.search import (
     Point,
     Search,
     coefficients,
+    flag_of,
     read_values,
 )
 from tf_gnc.experiments.tune.trials import Trial, Tuning
@@ -160,10 +156,9 @@ def search_of(given: Mapping[str, Any]) -> Search:
     fixed = fields | settings_for([method], own)[method]
     for name in texts:
         if name in fixed:
-            flag = "alphas" if name == coefficient else "learning_rates"
             raise UsageError(
                 f"--{name} is what is searched, got --{name}={fixed[name]}. "
-                f"Say where to search by --{flag}."
+                f"Say where to search by {flag_of(name)}."
             )
     space = {name: read_values(name, t, kind) for name, t in texts.items()}
     if coefficient in coefficients(method):  # Else `Search` will say so.
@@ -197,102 +192,85 @@ def _prepare(call: Call) -> Work:
 
     def work() -> int:
         with tuning.claimed(call.line):
-            return _Run(call, tuning, run_many).to_the_end()
+            trials = _search_all(call.line, tuning, run_many)
+            return _show(call, tuning, trials)
 
     return work
 
 
-class _Run:
-    """A search under way: starts what is missing, shows what was found."""
+def _search_all(command: str, tuning: Tuning, run_many: RunMany) -> list[Trial]:
+    """Does the runs that are missing; returns what came of all points."""
+    search, found = tuning.search, {}
+    total = search.trials * len(search.seeds)
+    left = max(0, total - tuning.num_done())
+    amount = f"{left} of {total} runs of {search.base.epochs} epochs"
+    with run_many.show(Console(), left, amount, tuning) as display:
 
-    def __init__(self, call: Call, tuning: Tuning, run_many: RunMany) -> None:
-        self._call, self._run_many = call, run_many
-        self._tuning, self._search = tuning, tuning.search
-        self._console = Console()
-        self._trials: dict[Point, Trial] = {}
+        def evaluate(points: Sequence[Point]) -> list[float | None]:
+            runs: dict[str, RunConfig] = {}
+            for point in points:
+                runs |= search.runs(point)
+            run_many(runs, tuning, command, display)
+            check_all_done(runs, tuning)
+            trials = [tuning.trial(point) for point in points]
+            found.update(zip(points, trials, strict=True))
+            return [trial.value(search.objective) for trial in trials]
 
-    def to_the_end(self) -> int:
-        """Searches, and shows what was found; returns the exit code."""
-        tuning, search = self._tuning, self._search
-        total = search.trials * len(search.seeds)
-        left = max(0, total - tuning.num_done())
-        amount = f"{left} of {total} runs of {search.base.epochs} epochs"
-        with self._run_many.show(
-            self._console, left, amount, tuning
-        ) as display:
-            explore(
-                search,
-                self._new_study(),
-                lambda points: self._evaluate(points, display),
-            )
-        return self._show()
+        explore(search, _new_study(tuning), evaluate)
+    return list(found.values())
 
-    def _new_study(self) -> optuna.Study:
-        """Returns a study in a new file: the runs are what is kept."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path = self._tuning.directory / "study.journal"
-        for old in (path, path.with_name(f"{path.name}.lock")):
-            old.unlink(missing_ok=True)
-        backend = optuna.storages.journal.JournalFileBackend(str(path))
-        return optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name=f"{self._search.base.dataset}-{self._search.kind}",
-            direction=OBJECTIVES[self._search.objective],
-            sampler=optuna.samplers.TPESampler(
-                # At first at random, in one dimension not for long.
-                n_startup_trials=min(4, self._search.trials),
-                seed=self._search.seeds[0],
-            ),
+
+def _new_study(tuning: Tuning) -> optuna.Study:
+    """Returns a study in a new file: the runs are what is kept."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = tuning.path("study.journal")
+    for old in (path, path.with_name(f"{path.name}.lock")):
+        old.unlink(missing_ok=True)
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    search = tuning.search
+    return optuna.create_study(
+        storage=optuna.storages.JournalStorage(backend),
+        study_name=f"{search.base.dataset}-{search.kind}",
+        direction=OBJECTIVES[search.objective],
+        sampler=optuna.samplers.TPESampler(
+            # At first at random, in one dimension not for long.
+            n_startup_trials=min(4, search.trials),
+            seed=search.seeds[0],
+        ),
+    )
+
+
+def _show(call: Call, tuning: Tuning, trials: Sequence[Trial]) -> int:
+    """Leaves the files, prints table and choice; returns the exit code."""
+    search, console = tuning.search, Console()
+    warnings = report.warnings(trials, search)
+    choice = report.chosen(trials, search)
+    results = report.results(trials, search)
+    _files.write(tuning.path("tune.csv"), csv_of(results))
+    _files.write(tuning.path("tune.png"), report.draw(trials, search))
+    tuning.write_about(
+        {
+            "command": call.line,
+            "results": results,
+            "chosen": choice,
+            "warnings": warnings,
+        }
+    )
+    table = report.make_table(trials, search)
+    console.say(f"\n{table.to_text()}")
+    for warning in warnings:
+        console.say(f"Warning: {warning}")
+    console.say(
+        f"tune.csv, tune.json, tune.png, study.journal\nin {tuning.directory}"
+    )
+    if choice is None:
+        call.say(
+            f"error: all {len(trials)} values diverged. Try a lower range "
+            "(--alphas) or a lower --learning_rate, in another --out_dir."
         )
-
-    def _evaluate(
-        self, points: Sequence[Point], display: RunsDisplay
-    ) -> list[float | None]:
-        """Does the runs that are missing, and returns the objectives."""
-        tuning = self._tuning
-        runs: dict[str, RunConfig] = {}
-        for point in points:
-            runs |= self._search.runs(point)
-        self._run_many(runs, tuning, self._call.line, display)
-        check_all_done(runs, tuning)
-        trials = [tuning.trial(point) for point in points]
-        self._trials |= dict(zip(points, trials, strict=True))
-        return [trial.value(self._search.objective) for trial in trials]
-
-    def _show(self) -> int:
-        """Leaves the files, prints the table and the choice."""
-        search, tuning = self._search, self._tuning
-        trials = list(self._trials.values())
-        warnings = report.warnings(trials, search)
-        choice = report.chosen(trials, search)
-        _files.write(tuning.path("tune.csv"), report.to_csv(trials, search))
-        _files.write(tuning.path("tune.png"), report.draw(trials, search))
-        tuning.write_about(
-            {
-                "command": self._call.line,
-                "results": report.results(trials, search),
-                "chosen": choice,
-                "warnings": warnings,
-            }
-        )
-        table = report.make_table(trials, search)
-        self._console.say(f"\n{table.to_text()}")
-        for warning in warnings:
-            self._console.say(f"Warning: {warning}")
-        self._console.say(
-            f"tune.csv, tune.json, tune.png, study.journal\n"
-            f"in {tuning.directory}"
-        )
-        if choice is None:
-            self._call.say(
-                f"error: all {len(trials)} values diverged. Try a lower range "
-                "(--alphas) or a lower --learning_rate, in another --out_dir."
-            )
-            return 1
-        self._console.say(
-            f"\nChosen:\n  {choice['flags']}\n  {choice['python']}"
-        )
-        return 0
+        return 1
+    console.say(f"\nChosen:\n  {choice['flags']}\n  {choice['python']}")
+    return 0
 
 
 COMMAND = Command(build_flags, _prepare, (ValueError, OSError, RunsFailed))

@@ -63,10 +63,12 @@ def test_plan__from_a_list_of_runs__must_be_a_full_grid():
             Plan(wrong, "gnc")
 
 
-def test_plan_check__batch_larger_than_the_data__is_refused(digits_dir):
-    make_plan(["gnc"], [0], data_dir=digits_dir).check()
+def test_check__batch_larger_than_the_data__is_refused(digits_dir, tmp_path):
+    plan = make_plan(["gnc"], [0], data_dir=digits_dir)
+    Comparison(plan, tmp_path).check()
+    plan = make_plan(["gnc"], [0], data_dir=digits_dir, batch_size=2048)
     with pytest.raises(ValueError, match="batch_size=2048 with 1437"):
-        make_plan(["gnc"], [0], data_dir=digits_dir, batch_size=2048).check()
+        Comparison(plan, tmp_path).check()
 
 
 PLAN = make_plan(["dpsgd", "gnc"], [0, 1], epochs=2)

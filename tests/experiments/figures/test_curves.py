@@ -21,7 +21,7 @@ def _row(epoch, value, rule):
     ids=["one epoch", "nothing finite", "a gap and a switch", "wide range"],
 )
 def test_draw_curves__any_rows__gives_a_png_of_readable_size(rows, tmp_path):
-    draw_curves(rows, "a title", tmp_path / "curves.png")
+    draw_curves(rows, "a title").savefig(tmp_path / "curves.png")
     head = (tmp_path / "curves.png").read_bytes()[:24]
     # PNG signature, then the header chunk with width and height.
     assert head[:8] == b"\x89PNG\r\n\x1a\n"

@@ -14,6 +14,7 @@ import tf_gnc
 from tf_gnc import _files, data
 from tf_gnc.data import OwnData, hold_out
 from tf_gnc.experiments import make_config
+from tf_gnc.experiments.compare.table import csv_of
 from tf_gnc.experiments.run.directory import RunFiles
 from tf_gnc.experiments.run.recording import DisplacementLog
 from tf_gnc.experiments.run.task import Result
@@ -300,7 +301,8 @@ def test_report__by_hand__means_deviations_and_the_choice():
         "0.1000 ± 0.0000", "<- best",
     ]  # fmt: skip
     assert table.rows[1][0] == "1" and table.rows[1][-1] == ""
-    lines = list(csv.DictReader(io.StringIO(report.to_csv(trials, search))))
+    text = csv_of(report.results(trials, search))
+    lines = list(csv.DictReader(io.StringIO(text)))
     assert float(lines[0]["val_accuracy_std"]) == pytest.approx(0.05 * 2**0.5)
     assert [line["best"] for line in lines] == ["True", "False"]
     assert report.chosen(trials, search) == {

@@ -18,6 +18,7 @@ from tf_gnc.experiments.compare.plan import Plan
 from tf_gnc.experiments.compare.statistics import Column, machines
 from tf_gnc.experiments.compare.table import Table
 from tf_gnc.experiments.figures import style
+from tf_gnc.experiments.figures.recorded_runs import epoch_series
 from tf_gnc.experiments.run.task import Result
 
 STYLE = """
@@ -145,7 +146,7 @@ def _draw(plan: Plan, columns: Sequence[Column]) -> str:
             _plot(accuracies, plan, column.results, "val_accuracy")
             accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
         rows = [row for c in columns for r in c.results for row in r.rows]
-        style.log_scale_if_wide(panels[0, 0], style.column(rows, "loss"))
+        style.log_scale_if_wide(panels[0, 0], epoch_series(rows, "loss")[1])
         for axes in panels[-1]:
             axes.set_xlabel("Epoch")
     return style.svg(figure, "Curves of all runs")
@@ -157,6 +158,6 @@ def _plot(axes: Axes, plan: Plan, results: Sequence[Result], name: str) -> None:
         label = f"seed {seed}"
         if result.diverged is not None:
             label += f", diverged in epoch {result.diverged}"
-        series = [style.column(result.rows, n) for n in ("epoch", name)]
+        series = epoch_series(result.rows, name)
         style.plot(axes, series, **style.line_style(number, label))
     style.trim(axes, "", "")

@@ -10,16 +10,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tf_gnc import _check, _files, data
+from tf_gnc import _check, _files
 from tf_gnc._settings import settings_of
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config, split
 from tf_gnc.experiments.methods.registry import check_method, flat, settings_for
-from tf_gnc.experiments.run.building import (
-    learning_rates,
-    load_images,
-    steps_of_epoch,
-)
 from tf_gnc.experiments.run.directory import as_file_name
 from tf_gnc.experiments.run.task import ManyRuns, Result
 
@@ -88,23 +83,6 @@ class Plan:
         """The seeds, likewise."""
         return list(dict.fromkeys(run.seed for run in self.runs))
 
-    def check(self) -> None:
-        """Loads the data, and prepares it if need be; finds what won't do.
-
-        Raises:
-            DatasetNotFoundError: If a data set has not been prepared.
-            OSError: If it can't be.
-            ValueError: If a run's batch is larger than the data, or a run is
-                too short.
-        """
-        loaded: dict[tuple, data.Source] = {}
-        for run in self.runs:
-            where = (run.dataset, run.data_dir, run.download)
-            if where not in loaded:
-                loaded[where] = load_images(run)
-            learning_rates(run, steps_of_epoch(run, loaded[where]))
-            run.noise()  # A function of the user's may not be there.
-
 
 def make_plan(
     methods: Sequence[str],
@@ -116,7 +94,7 @@ def make_plan(
 
     Args:
         methods: Keys of `METHODS`, or functions of the user's.
-        seeds: Seeds of the runs.
+        seeds: Of the runs, each with all methods.
         baseline: One of `methods`. Default: `"dpsgd"`, or the first one if
             that isn't among them.
         **chosen: For `make_config`. A setting that some methods have goes to
@@ -157,7 +135,7 @@ class Comparison(ManyRuns):
     what, about = "comparison", "compare.json"
 
     def __init__(self, plan: Plan, out_dir: str | os.PathLike) -> None:
-        self.plan, self.check = plan, plan.check
+        self.plan = plan
         super().__init__(out_dir)
 
     @property
@@ -174,6 +152,9 @@ class Comparison(ManyRuns):
             (run.method, run.seed): self.result(name) or Result()
             for name, run in self.configs.items()
         }
+
+    def _to_check(self) -> Sequence[RunConfig]:
+        return self.plan.runs
 
     def _describe_end(self, result: Result) -> str:
         accuracy = result.number("val_accuracy")

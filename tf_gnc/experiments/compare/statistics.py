@@ -24,12 +24,10 @@ _ROUNDING = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation.
+    """Mean and sample standard deviation of n values.
 
-    Attributes:
-        count: n.
-        mean: None without a value.
-        std: With n - 1 in the denominator; None for fewer than two values.
+    There is no mean without a value, and no deviation, with n - 1 in the
+    denominator, for fewer than two.
     """
 
     count: int
@@ -39,11 +37,9 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """A mean difference of pairs, with what Student's t says about it.
+    """A mean difference of n pairs, with what Student's t says about it.
 
     Attributes:
-        count: n, the number of pairs.
-        mean: None without a pair.
         low: Lower end of the confidence interval; None where there is none.
         high: Upper end, likewise.
         p: Two-sided p value of the paired t-test, likewise.
@@ -82,12 +78,7 @@ def paired_difference(
     interval is :math:`\bar d \pm t_{n-1} s / \sqrt n`, and the p value that of
     :math:`\bar d \sqrt n / s` under Student's t with n - 1 degrees of freedom.
     There is neither with fewer than two pairs, nor if all differences are the
-    same.
-
-    Args:
-        values: One for each pair; None if it is missing, and with it the pair.
-        baseline: What to subtract, in the same order.
-        confidence: Between 0 and 1.
+    same. A value that is None is missing, and with it the pair.
 
     Example:
         >>> found = paired_difference([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])
@@ -111,13 +102,11 @@ def paired_difference(
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What all runs of a method have come to.
+    """What all runs of a method have come to, one for each seed.
 
     Attributes:
-        method: Its name.
-        results: One for each seed.
-        accuracy: Test accuracy after the last epoch.
-        best: Test accuracy after each run's best epoch.
+        accuracy: On the test data, after the last epoch.
+        best: The same after each run's best epoch.
         loss: Training loss of the last epoch.
         seconds: Of a run.
         difference: Of the test accuracy to the baseline's, paired by seed;

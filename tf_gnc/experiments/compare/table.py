@@ -26,14 +26,7 @@ _FEW_SEEDS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table that is ready to be shown.
-
-    Attributes:
-        title: What was compared.
-        header: The columns' names.
-        rows: The cells of each row, the row's name first.
-        notes: What has to be said with it.
-    """
+    """A table that is ready to be shown; each row begins with its name."""
 
     title: str
     header: Sequence[str]
@@ -106,10 +99,7 @@ def to_csv(plan: Plan, columns: Sequence[Column]) -> str:
     for column in columns:
         line: dict[str, Any] = {"method": column.method}
         for seed, result in zip(plan.seeds, column.results, strict=True):
-            value = result.number("val_accuracy")
-            line[f"seed_{seed}"] = (
-                _why_no_accuracy(result) if value is None else value
-            )
+            line[f"seed_{seed}"] = _accuracy(result)
         for name in ("accuracy", "best", "loss", "seconds"):
             found: Spread = getattr(column, name)
             line[f"{name}_mean"], line[f"{name}_std"] = found.mean, found.std
@@ -131,16 +121,17 @@ def csv_of(lines: Sequence[Mapping[str, Any]]) -> str:
     return file.getvalue()
 
 
-def _why_no_accuracy(result: Result) -> str:
-    """Says why a run has no accuracy."""
-    if result.diverged is None:
-        return "missing"
-    return f"diverged (epoch {result.diverged})"
+def _accuracy(result: Result) -> float | str:
+    """Returns a run's accuracy, or why it has none."""
+    if result.diverged is not None:
+        return f"diverged (epoch {result.diverged})"
+    value = result.number("val_accuracy")
+    return "missing" if value is None else value
 
 
 def _seed_cell(result: Result) -> str:
-    value = result.number("val_accuracy")
-    return _why_no_accuracy(result) if value is None else f"{100 * value:.2f}"
+    found = _accuracy(result)
+    return found if isinstance(found, str) else f"{100 * found:.2f}"
 
 
 def spread_cell(found: Spread, digits: int, scale: float = 1.0) -> str:

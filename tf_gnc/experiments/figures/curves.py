@@ -1,18 +1,15 @@
-"""Draws a run's curves.
+"""Draws a run's curves, of rows as metrics.jsonl holds them."""
 
-Takes rows as metrics.jsonl holds them; knows neither models nor how the rows
-came about.
-"""
-
-import os
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from tf_gnc.experiments.figures.recorded_runs import epoch_series
 from tf_gnc.experiments.figures.style import (
-    column,
     log_scale_if_wide,
     new_figure,
     plot,
@@ -25,41 +22,28 @@ _TRAINING, _TEST = {"color": "#9db4c8", "lw": 2.2}, {"color": "#c1440e"}
 _QUIET = {"color": "#666666", "lw": 0.9}
 
 
-def draw_curves(
-    rows: Sequence[Mapping[str, Any]], title: str, path: str | os.PathLike
-) -> None:
-    """Draws loss and accuracy over the epochs into a PNG file.
+def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """Draws loss and accuracy over the epochs.
 
     Args:
         rows: One per epoch, with `epoch`, `loss`, `val_loss`, `accuracy`,
             `val_accuracy` and `rule`. None stands for a number that wasn't
             finite and leaves a gap.
         title: Stands above both panels.
-        path: Where to write; ends in .png.
     """
     figure, panels = new_figure(columns=2, share=False)
     figure.suptitle(title, fontsize=11)
-    losses, accuracies = panels
-    _draw_both(losses, rows, "loss")
-    log_scale_if_wide(losses)
-    _draw_both(accuracies, rows, "accuracy")
-    accuracies.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _mark_best(accuracies, rows)
-    for axes, label in zip(panels, ("Loss", "Accuracy"), strict=True):
+    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
+        plot(axes, epoch_series(rows, name), label="training", **_TRAINING)
+        plot(axes, epoch_series(rows, f"val_{name}"), label="test", **_TEST)
+        if name == "loss":
+            log_scale_if_wide(axes)
+        else:
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+            _mark_best(axes, rows)
         _mark_switches(axes, rows)
-        trim(axes, "Epoch", label)
-    figure.savefig(path, format="png")
-
-
-def _draw_both(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], name: str
-) -> None:
-    epochs = [row["epoch"] for row in rows]
-    for key, label, style in (
-        (name, "training", _TRAINING),
-        (f"val_{name}", "test", _TEST),
-    ):
-        plot(axes, (epochs, column(rows, key)), label=label, **style)
+        trim(axes, "Epoch", name.capitalize())
+    return figure
 
 
 def _mark_best(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -73,7 +57,7 @@ def _mark_best(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _mark_switches(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draws a line where the noise rule changed."""
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in itertools.pairwise(rows):
         if before["rule"] != after["rule"]:
             label = f"switch to {after['rule']}"
             axes.axvline(before["epoch"] + 0.5, ls="--", label=label, **_QUIET)

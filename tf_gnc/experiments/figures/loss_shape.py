@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from tf_gnc.experiments.figures.recorded_runs import RecordedRun
+from tf_gnc.experiments.figures.recorded_runs import RecordedRun, Runs
 from tf_gnc.experiments.figures.style import (
     band,
     is_wide,
@@ -27,14 +27,14 @@ from tf_gnc.experiments.figures.style import (
 MOST = 5
 """How many of a run's curves are drawn; more couldn't be told apart."""
 
-_TITLES = (
-    ("loss", "(a) loss along the gradient"),
-    ("gradient", "(b) change of the gradient, l2"),
-    ("beta", "(c) beta-smoothness"),
+_SMOOTHNESS = (
+    ("loss", "(a) loss along the gradient", "Loss"),
+    ("gradient", "(b) change of the gradient, l2", "Distance"),
+    ("beta", "(c) beta-smoothness", "beta"),
 )
 
 
-def draw_landscape(runs: Sequence[RecordedRun]) -> Figure:
+def draw_landscape(runs: Runs) -> Figure:
     """Draws the loss along random directions, a panel for each run."""
     figure, panels = new_figure(columns=len(runs), share=False)
     for axes, run in zip(panels, runs, strict=True):
@@ -77,51 +77,43 @@ def _losses(landscape: Mapping[str, Any]) -> np.ndarray:
     return np.array(landscape["loss"], dtype=float)  # None is NaN.
 
 
-def draw_plain_and_convolved(runs: Sequence[RecordedRun]) -> Figure:
+def draw_plain_and_convolved(runs: Runs) -> Figure:
     """Draws the loss with and without a run's noise, a row for each run."""
     figure, panels = new_figure(len(runs), 3, height=3.0, share=False)
     for row, run in enumerate(runs):
+        lines = [(run, kind, kind) for kind in ("plain", "convolved")]
+        xlabel = "Epoch" if run is runs[-1] else ""
         three = panels[3 * row : 3 * row + 3]
-        for place, kind in enumerate(("plain", "convolved")):
-            _draw_smoothness(three, run, kind, place, kind)
-        _finish_smoothness(
-            three, [run], f"{run.label}: ", last=row == len(runs) - 1
-        )
+        _draw_smoothness(three, lines, f"{run.label}: ", xlabel)
     return figure
 
 
-def draw_as_trained(runs: Sequence[RecordedRun]) -> Figure:
+def draw_as_trained(runs: Runs) -> Figure:
     """Draws the loss that each run trains on, all runs in the same panels."""
     figure, panels = new_figure(1, 3, share=False)
-    for place, run in enumerate(runs):
-        _draw_smoothness(panels, run, "convolved", place, run.label)
-    _finish_smoothness(panels, runs, "", last=True)
+    lines = [(run, "convolved", run.label) for run in runs]
+    _draw_smoothness(panels, lines, "", "Epoch")
     return figure
 
 
 def _draw_smoothness(
-    panels: Sequence[Axes], run: RecordedRun, kind: str, place: int, label: str
-) -> None:
-    style = line_style(place, label)
-    for axes, (name, _) in zip(panels, _TITLES, strict=True):
-        if name == "beta":
-            plot(axes, run.series("smoothness", kind, name), **style)
-            continue
-        low, high = (
-            run.series("smoothness", kind, name, end) for end in (0, 1)
-        )
-        band(axes, low, high, style["color"], label)
-
-
-def _finish_smoothness(
     panels: Sequence[Axes],
-    runs: Sequence[RecordedRun],
+    lines: Sequence[tuple[RecordedRun, str, str]],
     prefix: str,
-    last: bool,
+    xlabel: str,
 ) -> None:
-    mark_rate_drops(panels, runs)
-    for axes, (name, title) in zip(panels, _TITLES, strict=True):
+    """Draws in three panels; a line is a run, what of it, and a label."""
+    for axes, (name, title, ylabel) in zip(panels, _SMOOTHNESS, strict=True):
+        for number, (run, kind, label) in enumerate(lines):
+            style = line_style(number, label)
+            if name == "beta":
+                plot(axes, run.series("smoothness", kind, name), **style)
+                continue
+            low, high = (
+                run.series("smoothness", kind, name, end) for end in (0, 1)
+            )
+            band(axes, low, high, style["color"], label)
+        mark_rate_drops(axes, [run for run, _, _ in lines])
         axes.set_yscale("log")
         axes.set_title(f"{prefix}{title}", fontsize=9)
-        ylabel = {"loss": "Loss", "gradient": "Distance", "beta": "beta"}[name]
-        trim(axes, "Epoch" if last else "", ylabel)
+        trim(axes, xlabel, ylabel)

@@ -19,20 +19,17 @@ from tf_gnc.experiments.figures.recorded_runs import (
 )
 from tf_gnc.experiments.figures.registry import DRAWINGS
 from tf_gnc.experiments.figures.style import png, svg
+from tf_gnc.experiments.run.directory import Directory
 
 _SHOWN = ("dataset", "model", "method", "seed", "num_workers", "batch_size",
           "epochs", "learning_rate")  # fmt: skip
 
 
-class AnalysisFiles:
-    """The directory of an analysis. Making the object only looks.
+class AnalysisFiles(Directory):
+    """The directory of an analysis of runs, in their own directories.
 
     What an analysis of the same runs has left is replaced; anything else isn't
     touched.
-
-    Args:
-        directory: New, empty, or that of an analysis of the same runs.
-        runs: The runs' directories.
 
     Raises:
         FileExistsError: If it holds anything else.
@@ -40,26 +37,18 @@ class AnalysisFiles:
     """
 
     def __init__(self, directory: Path, runs: Sequence[Path]) -> None:
-        self.directory = directory
+        super().__init__(directory)
         self._runs = sorted(str(run.resolve()) for run in runs)
         self._former: list[str] = []
-        if not directory.exists():
-            return
-        if not directory.is_dir():
-            raise NotADirectoryError(
-                f"`out_dir` must be a directory, got out_dir='{directory}', "
-                "which is a file. Choose another name (--out_dir)."
-            )
-        about = read_analysis(directory)
+        names = self.names()
+        about = read_analysis(self.directory)
         if about is not None and about["runs"] == self._runs:
             self._former = about["files"]
             return
         measured = Path(MEASURED).name
         # A kill may have left the beginning of what is written first.
         drafts = {f"{_files.UNFINISHED}{name}" for name in (measured, ABOUT)}
-        names = {path.name for path in directory.iterdir()}
-        names -= {measured, *drafts}
-        if names:
+        if not {measured, *drafts}.issuperset(names):
             raise FileExistsError(
                 "`out_dir` must be new, empty or that of an analysis of the "
                 f"same runs, got out_dir='{directory}', which holds other "
@@ -71,18 +60,18 @@ class AnalysisFiles:
     ) -> list[str]:
         """Writes PNGs and page, and by which command; returns their names."""
         contents = {f"{n}.png": png(f) for n, f in figures.items()}
-        contents["index.html"] = text.encode()
+        contents["index.html"] = text
         names = list(contents)
         about = {"runs": self._runs, "files": names, "command": command}
         self.directory.mkdir(parents=True, exist_ok=True)
         # First, so that the files are known for ours if this is cut short.
         all_names = sorted({*names, *self._former})
-        _files.write_json(self.directory / ABOUT, {**about, "files": all_names})
+        _files.write_json(self.path(ABOUT), {**about, "files": all_names})
         for name, content in contents.items():
-            _files.write(self.directory / name, content)
+            _files.write(self.path(name), content)
         for name in set(self._former) - set(names):
-            (self.directory / name).unlink(missing_ok=True)
-        _files.write_json(self.directory / ABOUT, about)
+            self.path(name).unlink(missing_ok=True)
+        _files.write_json(self.path(ABOUT), about)
         return names
 
 
@@ -92,8 +81,7 @@ def missing(
     """Returns which runs each figure lacks, among those worth drawing."""
     found = {}
     for name, drawing in DRAWINGS.items():
-        having = {run.directory for run in drawing.among(runs)}
-        lacking = [run.label for run in runs if run.directory not in having]
+        lacking = [run.label for run in runs if not drawing.fits(run)]
         if name in figures or not (drawing.asked or drawing.fewest > len(runs)):
             if lacking:
                 found[name] = lacking
@@ -104,7 +92,7 @@ def to_html(
     runs: Sequence[RecordedRun], figures: Mapping[str, Figure], command: str
 ) -> str:
     """Returns the page, with the figures in it and the command at its end."""
-    title = f"Analysis of {', '.join(run.label for run in runs)}"
+    labels = [run.label for run in runs]
     lacking = missing(runs, figures)
     parts = [
         "<p>Figures are numbered as in Haruki et al. (2019), "
@@ -133,10 +121,8 @@ def to_html(
         [name, *(run.config.get(name) for run in runs)]
         for name in (*_SHOWN, *dict.fromkeys(own))
     ] + [["directory", *(run.directory for run in runs)]]
-    parts += [
-        "<h2>Runs</h2>",
-        page.html_table(["", *(run.label for run in runs)], rows),
-    ]
+    parts += ["<h2>Runs</h2>", page.html_table(["", *labels], rows)]
+    title = f"Analysis of {', '.join(labels)}"
     return page.document(title, parts, command)
 
 
@@ -145,8 +131,7 @@ def _how_to_record(name: str, runs: Sequence[RecordedRun]) -> str:
     drawing = DRAWINGS[name]
     if not drawing.measures:
         return f"<li>{html.escape(drawing.title)}: no epoch has ended.</li>"
-    measure = drawing.measures[0]
-    words = f"<code>tf-gnc train --probe={measure}</code>"
+    words = f"<code>tf-gnc train --probe={drawing.measures[0]}</code>"
     full = [m for m in drawing.measures if m in FULL]
     if full:
         directories = " ".join(str(run.directory) for run in runs)

@@ -1,20 +1,12 @@
-"""The paper's figures, drawn from what runs have recorded.
+"""The paper's figures, drawn from what runs have recorded; see the registry.
 
-    3(a), 7(a)             accuracy along training
-    3(b), 3(c), 7(b)       cosine similarity of the gradients
-    4(a)                   condition numbers, eigenvalues of the noise
-    4(b), 4(c), 8          losses of the workers' displaced models
-    5, 9                   smoothness; in loss_shape.py
-    10, 11                 training loss
-
-Takes records; knows neither models nor files.
+Takes records; knows neither models nor files. Smoothness is in loss_shape.py.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -23,6 +15,7 @@ from tf_gnc.experiments.figures.recorded_runs import (
     RecordedRun,
     Runs,
     Series,
+    epoch_series,
 )
 from tf_gnc.experiments.figures.style import (
     band,
@@ -35,25 +28,11 @@ from tf_gnc.experiments.figures.style import (
 )
 
 # Percentiles of the eigenvalues. The smallest is zero, since the workers'
-# noise has their mean subtracted; a logarithmic axis has no place for it.
+# noise has their mean subtracted, and has no logarithm.
 _PERCENTILES = ("25", "50", "75", "100")
 
 
-@dataclasses.dataclass(frozen=True)
-class View:
-    """What to look at.
-
-    Attributes:
-        layer: The weight whose eigenvalues are drawn; None for a convolution
-            kernel in the middle of the network.
-        around: The epoch around which losses are drawn; None for all.
-    """
-
-    layer: str | None = None
-    around: float | None = None
-
-
-def choose_layer(runs: Runs, layer: str | None) -> str:
+def _choose_layer(runs: Runs, layer: str | None) -> str:
     """Returns the weight whose eigenvalues are drawn; checks a chosen one."""
     known = list(dict.fromkeys(path for run in runs for path in _paths(run)))
     if layer is None:
@@ -67,91 +46,85 @@ def choose_layer(runs: Runs, layer: str | None) -> str:
     return layer
 
 
-def draw_accuracy(runs: Runs, view: View) -> Figure:
+def draw_accuracy(runs: Runs) -> Figure:
     """Draws accuracy on the test data along training: Fig. 3(a), 7(a)."""
-    figure, axes = _a_line_each(runs, lambda run: run.metric("val_accuracy"))
+    figure, (axes,) = new_figure()
+    lines = [epoch_series(run.metrics, "val_accuracy") for run in runs]
+    _a_line_each(axes, runs, lines)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     trim(axes, "Epoch", "Accuracy on the test data")
     return figure
 
 
-def draw_similarity(runs: Runs, view: View) -> Figure:
+def draw_similarity(runs: Runs) -> Figure:
     """Draws the gradients' cosine: Fig. 3(b), 3(c), 7(b)."""
-    figure, axes = _a_line_each(
-        runs, lambda run: run.series("similarity", "total")
-    )
-    mark_rate_drops([axes], runs)
+    figure, (axes,) = new_figure()
+    lines = [run.series("similarity", "total") for run in runs]
+    _a_line_each(axes, runs, lines)
+    mark_rate_drops(axes, runs)
     trim(axes, "Epoch", "Cosine similarity with the full gradient")
     return figure
 
 
-def draw_condition_numbers(runs: Runs, view: View) -> Figure:
+def draw_condition_numbers(runs: Runs) -> Figure:
     """Draws a line for each kernel: Fig. 4(a), upper panel."""
     figure, (axes,) = new_figure()
-    for place, run in enumerate(runs):
-        style = line_style(place, run.label) | {"lw": 0.9, "alpha": 0.75}
+    for number, run in enumerate(runs):
+        style = line_style(number, run.label) | {"lw": 0.9, "alpha": 0.75}
         for path in filter(_is_kernel, _paths(run)):
             values = run.series("spectrum", "layers", path, "condition_number")
             plot(axes, values, **style)
             style["label"] = None  # One entry in the legend is enough.
     axes.set_yscale("log")
-    mark_rate_drops([axes], runs)
+    mark_rate_drops(axes, runs)
     trim(axes, "Epoch", "Condition number, one line a layer")
     return figure
 
 
-def draw_eigenvalues(runs: Runs, view: View) -> Figure | None:
+def draw_eigenvalues(runs: Runs, layer: str | None) -> Figure:
     """Draws one layer's eigenvalues, a panel a run: Fig. 4(a), lower panel."""
-    layer = choose_layer(runs, view.layer)
+    layer = _choose_layer(runs, layer)
     runs = [run for run in runs if layer in _paths(run)]
     figure, panels = new_figure(columns=len(runs))
     figure.suptitle(layer, fontsize=10)
     for axes, run in zip(panels, runs, strict=True):
-        for place, percentile in enumerate(_PERCENTILES):
+        for number, percentile in enumerate(_PERCENTILES):
             values = run.series(
                 "spectrum", "layers", layer, "percentiles", percentile
             )
             label = "largest" if percentile == "100" else f"{percentile} %"
-            plot(axes, values, **line_style(place, label))
+            plot(axes, values, **line_style(number, label))
         axes.set_yscale("log")
         axes.set_title(run.label, fontsize=10)
-        mark_rate_drops([axes], [run])
+        mark_rate_drops(axes, [run])
         ylabel = "Eigenvalue of the noise's covariance"
         trim(axes, "Epoch", ylabel if axes is panels[0] else "")
     return figure
 
 
-def draw_losses(runs: Runs, view: View) -> Figure:
-    """Draws the range of the workers' losses, a panel a run: Fig. 4(b), 8."""
-    return _losses(runs, None)
+def draw_losses(runs: Runs, around: float | None = None) -> Figure:
+    """Draws the range of the workers' losses, a panel a run: Fig. 4(b), 8.
 
-
-def draw_losses_around(runs: Runs, view: View) -> Figure | None:
-    """Draws the same around an epoch; None if there is to be none."""
-    return None if view.around is None else _losses(runs, view.around)
-
-
-def _losses(runs: Runs, around: float | None) -> Figure:
+    Of all epochs, or of one before and after that in `around`.
+    """
     figure, panels = new_figure(rows=len(runs), height=2.4)
     seen = False
-    for place, (axes, run) in enumerate(zip(panels, runs, strict=True)):
+    for number, (axes, run) in enumerate(zip(panels, runs, strict=True)):
         measure, middle, label = "sharpness", "clean_loss", "at x"
         if not run.has(measure):
             measure, middle, label = "loss_spread", "mean", "mean of workers"
+        near = [
+            row
+            for row in run.rows
+            if around is None
+            or abs(row["step"] / run.steps_per_epoch - around) <= 1
+        ]
+        part = dataclasses.replace(run, rows=near, steps_per_epoch=1)
         low, high, bold = (
-            np.array(run.series(measure, part))
-            for part in ("min", "max", middle)
+            part.series(measure, name) for name in ("min", "max", middle)
         )
-        epochs = low[0]
-        near = np.full(len(epochs), True)
-        if around is not None:
-            near = abs(epochs - around) <= 1
-        seen = seen or near.any()
-        low, high, bold = (
-            (epochs[near] * run.steps_per_epoch, series[1][near])
-            for series in (low, high, bold)
-        )
-        style = line_style(place, label) | {"lw": 2.0, "ls": "-"}
+        seen = seen or bool(low[0])
+        style = line_style(number, label) | {"lw": 2.0, "ls": "-"}
         band(axes, low, high, style["color"], "workers at xᵢ")
         plot(axes, bold, **style)
         axes.set_title(run.label, fontsize=10)
@@ -165,72 +138,72 @@ def _losses(runs: Runs, around: float | None) -> Figure:
     return figure
 
 
-def draw_training_loss(runs: Runs, view: View) -> Figure:
+def draw_training_loss(runs: Runs) -> Figure:
     """Draws training loss: Fig. 10, 11."""
 
     def finest(run: RecordedRun) -> Series:
-        lines = run.metric("loss"), run.series("loss_spread", "mean")
+        lines = (
+            epoch_series(run.metrics, "loss"),
+            run.series("loss_spread", "mean"),
+        )
         return max(lines, key=lambda line: len(line[0]))
 
-    figure, axes = _a_line_each(runs, finest)
+    figure, (axes,) = new_figure()
+    _a_line_each(axes, runs, map(finest, runs))
     log_scale_if_wide(axes)
-    mark_rate_drops([axes], runs)
+    mark_rate_drops(axes, runs)
     trim(axes, "Epoch", "Training loss")
     return figure
 
 
-def _a_line_each(
-    runs: Runs, line: Callable[[RecordedRun], Series]
-) -> tuple[Figure, Axes]:
-    """Returns a figure of one panel, with a line for each run."""
-    figure, (axes,) = new_figure()
-    for place, run in enumerate(runs):
-        plot(axes, line(run), **line_style(place, run.label))
-    return figure, axes
-
-
-_NOISE = (
-    ("noise norm", (("noise_norm",),)),
-    (
-        "relative displacement",
-        (("relative_displacement",), ("sharpness", "relative_displacement")),
+_NOISE = {
+    "Noise norm": (("noise_norm",),),
+    "Relative displacement": (
+        ("relative_displacement",),
+        ("sharpness", "relative_displacement"),
     ),
-    (
-        "noise scale, examples",
-        (("gradient_noise_scale",), ("sharpness", "noise_scale")),
+    "Noise scale, examples": (
+        ("gradient_noise_scale",),
+        ("sharpness", "noise_scale"),
     ),
-)
+}
 
 
-def draw_noise(runs: Runs, view: View) -> Figure | None:
+def draw_noise(runs: Runs) -> Figure | None:
     """Draws how large the noise is, a panel for each measure there is."""
-    shown = {
-        label: lines
-        for label, ways in _NOISE
-        if (lines := _first_of(runs, ways))
-    }
+    shown = {}
+    for label, ways in _NOISE.items():
+        lines = [_first_of(run, ways) for run in runs]
+        if any(lines):
+            shown[label] = lines
     if not shown:
         return None
     figure, panels = new_figure(columns=len(shown), share=False)
     for axes, (label, lines) in zip(panels, shown.items(), strict=True):
-        for place, line in lines.items():
-            plot(axes, line, **line_style(place, runs[place].label))
-        if any(v > 0 for _, values in lines.values() for v in values):
+        _a_line_each(axes, runs, lines)
+        if any(value > 0 for line in filter(None, lines) for value in line[1]):
             axes.set_yscale("log")
-        mark_rate_drops([axes], runs)
-        trim(axes, "Epoch", label.capitalize())
+        mark_rate_drops(axes, runs)
+        trim(axes, "Epoch", label)
     return figure
 
 
-def _first_of(runs: Runs, ways: Sequence[Sequence[str]]) -> dict[int, Series]:
-    """Returns a series of each run that has numbers, by the run's place."""
-    found = {}
-    for place, run in enumerate(runs):
-        for measure, *parts in ways:
-            series = run.series(measure, *parts)
-            if place not in found and any(map(math.isfinite, series[1])):
-                found[place] = series
-    return found
+def _first_of(run: RecordedRun, ways: Iterable[Sequence[str]]) -> Series | None:
+    """Returns the first series that has numbers."""
+    for way in ways:
+        series = run.series(*way)
+        if any(map(math.isfinite, series[1])):
+            return series
+    return None
+
+
+def _a_line_each(
+    axes: Axes, runs: Runs, lines: Iterable[Series | None]
+) -> None:
+    """Draws a line for each run that has one."""
+    for number, (run, line) in enumerate(zip(runs, lines, strict=True)):
+        if line is not None:
+            plot(axes, line, **line_style(number, run.label))
 
 
 def _paths(run: RecordedRun) -> list[str]:

@@ -51,9 +51,7 @@ class RecordedRun:
     def series(self, measure: str, *parts: str | int) -> Series:
         """Returns a measure along the run.
 
-        Args:
-            measure: Its name.
-            *parts: The way to a number in it, such as `"plain", "loss", 0`.
+        The parts are the way to a number in it, such as `"plain", "loss", 0`.
 
         Example:
             >>> rows = [{"step": 3, "similarity": {"total": 0.5}}]
@@ -72,20 +70,12 @@ class RecordedRun:
             values.append(math.nan if value is None else value)
         return epochs, values
 
-    def metric(self, name: str) -> Series:
-        """Returns one of the numbers that each epoch's row has."""
-        values = [row.get(name) for row in self.metrics]
-        return (
-            [row["epoch"] for row in self.metrics],
-            [math.nan if value is None else value for value in values],
-        )
-
     def rate_drops(self) -> list[int]:
         """Returns the epochs after which the rate fell to a quarter or less.
 
         That is where a step decay or a final collapse came, to the epoch.
         """
-        epochs, rates = self.metric("learning_rate")
+        epochs, rates = epoch_series(self.metrics, "learning_rate")
         pairs = zip(epochs, rates, rates[1:], strict=False)
         return [e for e, rate, after in pairs if rate and after <= rate / 4]
 
@@ -93,23 +83,29 @@ class RecordedRun:
 Runs = Sequence[RecordedRun]
 
 
+def epoch_series(rows: Sequence[Mapping[str, Any]], name: str) -> Series:
+    """Returns one of the numbers that each row of metrics.jsonl has."""
+    values = [row.get(name) for row in rows]
+    return (
+        [row["epoch"] for row in rows],
+        [math.nan if value is None else value for value in values],
+    )
+
+
 def read_runs(directories: Iterable[str | os.PathLike]) -> list[RecordedRun]:
     """Returns what several runs have recorded, each with a label of its own.
 
     A label is the method, with the batch size and the seed if the runs differ
     in them; and, if that is the same for some, the shortest part of their
-    directories that tells these apart.
-
-    Args:
-        directories: Those of runs. One that an analysis has left, as
-            `runs/*` may name it, is passed over, unless it is the only one.
+    directories that tells these apart. A directory that an analysis has left,
+    as `runs/*` may name it, is passed over, unless it is the only one.
 
     Raises:
         ValueError: As `read_run`.
     """
     directories = [Path(directory).expanduser() for directory in directories]
     found: dict[Path, RecordedRun] = {}
-    kept = [path for path in directories if not is_analysis(path)]
+    kept = [path for path in directories if not _is_analysis(path)]
     for directory in kept or directories:
         run = read_run(directory)
         found.setdefault(run.directory.resolve(), run)
@@ -190,7 +186,7 @@ def _about(directory: Path) -> dict[str, Any]:
     )
 
 
-def is_analysis(directory: Path) -> bool:
+def _is_analysis(directory: Path) -> bool:
     """Tells whether `tf-gnc analyze`, killed or not, has left a directory."""
     if not directory.is_dir() or (directory / "config.json").exists():
         return False
@@ -212,7 +208,7 @@ def read_analysis(directory: Path) -> dict[str, Any] | None:
 def _tell_apart(directories: Sequence[Path]) -> list[str]:
     """Returns a part of each path, the one nearest to its end that differs.
 
-    If there is no place where all differ, the end from which on they do.
+    If there is no part in which all differ, the end from which on they do.
     """
     ways = [path.parts[::-1] for path in directories]
     ends = [Path()] * len(ways)

@@ -8,9 +8,22 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from tf_gnc.experiments.figures import loss_shape, paper
-from tf_gnc.experiments.figures.paper import View
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun, Runs
 from tf_gnc.experiments.figures.style import STYLE
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What to look at.
+
+    Attributes:
+        layer: The weight whose eigenvalues are drawn; None for a convolution
+            kernel in the middle of the network.
+        around: The epoch around which losses are drawn; None for all.
+    """
+
+    layer: str | None = None
+    around: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,21 +38,23 @@ class Drawing:
         measures: A run must have recorded one of them; none is needed if this
             is empty.
         fewest: How many runs it takes.
-        asked: Whether it is only drawn if somebody asks for it.
+        looks_at: The field of a `View` that `draw` takes too, if any.
+        asked: Whether it is only drawn if that field isn't None.
     """
 
     title: str
     caption: str
-    draw: Callable[[Runs, View], Figure | None]
+    draw: Callable[..., Figure | None]
     measures: Sequence[str] = ()
     fewest: int = 1
+    looks_at: str = ""
     asked: bool = False
 
-    def among(self, runs: Runs) -> list[RecordedRun]:
-        """Returns the runs that have what it takes."""
+    def fits(self, run: RecordedRun) -> bool:
+        """Tells whether a run has what it takes."""
         if not self.measures:
-            return [run for run in runs if run.metrics]
-        return [run for run in runs if any(map(run.has, self.measures))]
+            return bool(run.metrics)
+        return any(map(run.has, self.measures))
 
 
 def draw_all(runs: Runs, view: View) -> dict[str, Figure]:
@@ -51,21 +66,23 @@ def draw_all(runs: Runs, view: View) -> dict[str, Figure]:
     found = {}
     with matplotlib.rc_context(STYLE):
         for name, drawing in DRAWINGS.items():
-            having = drawing.among(runs)
+            flag = drawing.looks_at
+            chosen = {flag: getattr(view, flag)} if flag else {}
+            if drawing.asked and chosen[flag] is None:
+                continue
+            having = list(filter(drawing.fits, runs))
             if len(having) >= drawing.fewest:
-                figure = drawing.draw(having, view)
+                figure = drawing.draw(having, **chosen)
                 if figure is not None:
                     found[name] = figure
-    for flag, value, name, measure in (
-        ("layer", view.layer, "fig4a_eigenvalues", "spectrum"),
-        ("around", view.around, "fig4bc_losses_around", "sharpness"),
-    ):
-        if value is not None and name not in found:
-            raise ValueError(
-                f"`{flag}` looks at what the measure {measure!r} has found, "
-                f"got {flag}={value} and no run that has recorded it. Leave "
-                f"--{flag} out, or measure with --measure={measure}."
-            )
+            elif chosen.get(flag) is not None:
+                measure = drawing.measures[0]
+                raise ValueError(
+                    f"`{flag}` looks at what the measure {measure!r} has "
+                    f"found, got {flag}={chosen[flag]} and no run that has "
+                    f"recorded it. Leave --{flag} out, or measure with "
+                    f"--measure={measure}."
+                )
     return found
 
 
@@ -123,6 +140,7 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             "subtracted. Another layer: --layer.",
             paper.draw_eigenvalues,
             ("spectrum",),
+            looks_at="layer",
         ),
         "fig4bc_losses": Drawing(
             "Fig. 4(b), 4(c), 8: losses of the displaced models",
@@ -134,8 +152,9 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             "Fig. 4(b), 4(c), 8: losses of the displaced models, around an "
             "epoch",
             f"{_LOSSES} An epoch before and after the one chosen.",
-            paper.draw_losses_around,
+            paper.draw_losses,
             ("sharpness", "loss_spread"),
+            looks_at="around",
             asked=True,
         ),
         "fig5_smoothness": Drawing(
@@ -143,14 +162,14 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             f"{_SMOOTHNESS}Differs from the paper: both are taken at the same "
             "weights, those of one run; the figure that compares runs, as the "
             "paper does, is there if there are several.",
-            lambda runs, view: loss_shape.draw_plain_and_convolved(runs),
+            loss_shape.draw_plain_and_convolved,
             ("smoothness",),
         ),
         "fig5_runs": Drawing(
             "Fig. 5, 9: smoothness of the loss that each run trains on",
             f"{_SMOOTHNESS}Each run is convolved with its own noise; dpsgd, "
             "the paper's baseline, has none.",
-            lambda runs, view: loss_shape.draw_as_trained(runs),
+            loss_shape.draw_as_trained,
             ("smoothness",),
             fewest=2,
         ),
@@ -168,7 +187,7 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             "that of x, at the clean weights x and on one batch. Along one "
             f"direction {loss_shape.MOST} epochs at most are drawn, "
             "along two the last one alone.",
-            lambda runs, view: loss_shape.draw_landscape(runs),
+            loss_shape.draw_landscape,
             ("landscape",),
         ),
         "noise": Drawing(

@@ -7,8 +7,7 @@ which may need a screen and leaves figures open in the caller's session.
 
 import html
 import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
@@ -17,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tf_gnc.experiments.figures.recorded_runs import RecordedRun, Series
+from tf_gnc.experiments.figures.recorded_runs import Runs, Series
 
 INK = "#1f2328"
 COLORS = ("#0b62c4", "#b8430b", "#19752f", "#8a3ab0", "#8c6100")
@@ -54,10 +53,10 @@ def new_figure(
     return figure, list(panels.ravel())
 
 
-def line_style(place: int, label: str) -> dict[str, Any]:
-    """Returns colour, dashes and label of the line at that place."""
-    dash = _DASHES[place // len(COLORS) % len(_DASHES)]
-    color = COLORS[place % len(COLORS)]
+def line_style(number: int, label: str | None) -> dict[str, Any]:
+    """Returns colour, dashes and label of a line, numbered from 0."""
+    dash = _DASHES[number // len(COLORS) % len(_DASHES)]
+    color = COLORS[number % len(COLORS)]
     return {"color": color, "ls": dash, "lw": 1.4, "label": label}
 
 
@@ -66,11 +65,6 @@ def plot(axes: Axes, series: Series, **style: Any) -> None:
     # A single point makes no line.
     marker = "o" if len(series[0]) < 12 else None
     axes.plot(*series, marker=marker, markersize=3.5, **style)
-
-
-def column(rows: Iterable[Mapping[str, Any]], name: str) -> list[float]:
-    """Returns a number of each row, NaN for one that wasn't finite."""
-    return [math.nan if row[name] is None else row[name] for row in rows]
 
 
 def log_scale_if_wide(
@@ -90,7 +84,7 @@ def is_wide(values: np.ndarray) -> bool:
 
 
 def band(axes: Axes, low: Series, high: Series, color: str, label: str) -> None:
-    """Shades what lies between two lines over the same places."""
+    """Shades what lies between two lines over the same x."""
     axes.fill_between(
         low[0], low[1], high[1], color=color, alpha=0.25, lw=0.6, label=label
     )
@@ -98,17 +92,14 @@ def band(axes: Axes, low: Series, high: Series, color: str, label: str) -> None:
         axes.vlines(low[0], low[1], high[1], color=color, alpha=0.4, lw=4)
 
 
-def mark_rate_drops(
-    panels: Iterable[Axes], runs: Sequence[RecordedRun]
-) -> None:
+def mark_rate_drops(axes: Axes, runs: Runs) -> None:
     """Draws a vertical line where the learning rate fell at once."""
     epochs = sorted({epoch for run in runs for epoch in run.rate_drops()})
-    for axes in panels:
-        for epoch in epochs:
-            axes.axvline(
-                epoch, color=INK, lw=0.9, ls=":", alpha=0.7,
-                label="learning rate decays" if epoch == epochs[0] else None,
-            )  # fmt: skip
+    for epoch in epochs:
+        axes.axvline(
+            epoch, color=INK, lw=0.9, ls=":", alpha=0.7,
+            label="learning rate decays" if epoch == epochs[0] else None,
+        )  # fmt: skip
 
 
 def trim(axes: Axes, xlabel: str, ylabel: str) -> None:

@@ -213,7 +213,5 @@ def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
         f"{config.num_workers} workers x {config.examples_per_worker}, "
         f"seed {config.seed}"
     )
-    _files.write(
-        files.path("curves.png"),
-        lambda path: curves.draw_curves(log.rows, title, path),
-    )
+    figure = curves.draw_curves(log.rows, title)
+    _files.write(files.path("curves.png"), figure.savefig)

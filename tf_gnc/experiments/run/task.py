@@ -10,16 +10,20 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tf_gnc import _files
+from tf_gnc import _files, data
 from tf_gnc.experiments.config import RunConfig
-from tf_gnc.experiments.run.building import load_images
+from tf_gnc.experiments.run.building import (
+    learning_rates,
+    load_images,
+    steps_of_epoch,
+)
 from tf_gnc.experiments.run.directory import Directory
 from tf_gnc.experiments.run.placement import Placement
 from tf_gnc.experiments.run.recording import DisplacementLog
@@ -136,12 +140,27 @@ class ManyRuns(Directory):
     holdout = 0.0
     log_displacement = False
     """Both as in `RunTask`."""
-    check: Callable[[], None]
-    """Loads the data, and prepares it if need be; finds what won't do."""
 
     def __init__(self, out_dir: str | os.PathLike) -> None:
         super().__init__(out_dir)
         self._refuse_others()
+
+    def check(self) -> None:
+        """Loads the data, and prepares it if need be; refuses what would fail.
+
+        Raises:
+            DatasetNotFoundError: If a data set has not been prepared.
+            OSError: If it can't be.
+            ValueError: If nothing can be held out of it, a batch is larger
+                than what is left, or a run is too short.
+        """
+        loaded: dict[tuple, data.Source] = {}
+        for run in self._to_check():
+            where = (run.dataset, run.data_dir, run.download)
+            if where not in loaded:
+                loaded[where] = load_images(run, self.holdout)
+            learning_rates(run, steps_of_epoch(run, loaded[where]))
+            run.noise()  # A function of the user's may not be there.
 
     @contextlib.contextmanager
     def claimed(self, command: str) -> Iterator[None]:
@@ -202,6 +221,10 @@ class ManyRuns(Directory):
         if result.diverged is not None:
             return f"diverged in epoch {result.diverged}"
         return self._describe_end(result)
+
+    def _to_check(self) -> Iterable[RunConfig]:
+        """Returns runs that stand for all: if these can be run, all can."""
+        raise NotImplementedError
 
     def _describe_end(self, result: Result) -> str:
         """Returns what counts of a run that reached its end."""

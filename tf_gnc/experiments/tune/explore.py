@@ -28,8 +28,8 @@ def explore(
     Args:
         search: What to do.
         study: New, with the objective's direction.
-        evaluate: Takes points, which it may try side by side, and returns the
-            objective of each, None for one that diverged.
+        evaluate: Returns the objective of each point, None for one that
+            diverged. It may try them side by side.
     """
 
     def ask_and_tell(count: int) -> list[float]:
@@ -71,15 +71,10 @@ def golden_section(
     r"""Closes in on the minimum of a function of :math:`\log x`.
 
     Tries two points, then one after the other, each time in the part of the
-    range that is left beside the lower of the last two; after n trials that is
-    a share :math:`\phi^{n - 1}` of it. The function must have a single dip;
-    where two points are alike, the smaller x is taken.
-
-    Args:
-        costs: Takes several x, and returns the function's values.
-        low: Lower end of the range, above 0.
-        high: Upper end.
-        trials: How many x to try, 2 or more.
+    range that is left beside the lower of the last two; after n trials, 2 or
+    more, that is a share :math:`\phi^{n - 1}` of it. The range must be above 0
+    and the function have a single dip; where two points are alike, the smaller
+    x is taken.
 
     Example:
         >>> tried = []

@@ -1,8 +1,4 @@
-"""A search as a table, a drawing, and a line to paste.
-
-Takes what came of its points and what was searched; knows neither how it was
-found nor where it is written.
-"""
+"""A search as a table, a drawing, and a line to paste."""
 
 import inspect
 import math
@@ -13,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from tf_gnc.experiments.compare.table import Table, csv_of, spread_cell
+from tf_gnc.experiments.compare.table import Table, spread_cell
 from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.tune.search import Search, flag_of
 from tf_gnc.experiments.tune.trials import Trial, best_of, edges
@@ -39,7 +35,7 @@ def make_table(trials: Sequence[Trial], search: Search) -> Table:
             _plain(trial.displacement),
             _plain(trial.max_displacement),
             *(_cell(name, trial) for name in _SHOWN),
-            "<- best" if trial is best else _fate(trial, search.objective),
+            "<- best" if trial is best else _divergence(trial),
         ]
         for trial in sorted(trials, key=_by_point)
     ]
@@ -57,8 +53,9 @@ def warnings(trials: Sequence[Trial], search: Search) -> list[str]:
         return []
     said = []
     for name, (side, low, high) in edges(best, trials, search).items():
-        count = f":{max(3, len(search.space[name]))}"
-        count = count if search.kind == "grid" else ""
+        count = ""
+        if search.kind == "grid":
+            count = f":{max(3, len(search.space[name]))}"
         said.append(
             f"The best {name} lies at the {side} edge of what was tried: a "
             f"better one may lie beyond. Try {flag_of(name)}={low:.3g}:"
@@ -114,11 +111,6 @@ def results(trials: Sequence[Trial], search: Search) -> list[dict[str, Any]]:
     return lines
 
 
-def to_csv(trials: Sequence[Trial], search: Search) -> str:
-    """Returns `results` as CSV."""
-    return csv_of(results(trials, search))
-
-
 def _constructor(rule: Any) -> str:
     """Returns the call that makes a rule, without what is default."""
     parameters = inspect.signature(type(rule)).parameters
@@ -142,7 +134,7 @@ def _cell(name: str, trial: Trial) -> str:
     return spread_cell(found, *_SHOWN[name])
 
 
-def _fate(trial: Trial, objective: str) -> str:
+def _divergence(trial: Trial) -> str:
     if not trial.num_diverged:
         return ""
     if len(trial.results) == 1:
@@ -159,7 +151,7 @@ def _notes(trials: Sequence[Trial], search: Search) -> list[str]:
     if search.holdout:
         notes.append(
             f"val_: on {search.holdout:.3g} of the training examples, held "
-            "out by seed. The test examples had no say."
+            "out by seed. The test examples weren't used."
         )
     else:
         notes.append(

@@ -1,8 +1,6 @@
 r"""A search for alpha, and perhaps the learning rate, on short runs.
 
-What to try, and on what to choose; in which order is up to explore.py, runs,
-files and tables to others. All distances are on a logarithmic scale, on which
-alpha and the rate are at home.
+All distances are on a logarithmic scale, which fits alpha and the rate.
 """
 
 import dataclasses
@@ -12,14 +10,11 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tf_gnc import _check
 from tf_gnc.experiments.config import RunConfig, indifferent_settings
 from tf_gnc.experiments.methods.registry import METHODS, settings_of_method
-from tf_gnc.experiments.run.building import (
-    learning_rates,
-    load_images,
-    steps_of_epoch,
-)
 
 KINDS = ("grid", "golden", "tpe")
 
@@ -131,14 +126,6 @@ class Search:
         run = self.base.to_dict()
         return terms | {n: v for n, v in run.items() if n not in left_out}
 
-    def check(self) -> None:
-        """Loads the data, and prepares it if need be; finds what won't do.
-
-        Raises as `Plan.check` does, and if nothing can be held out.
-        """
-        source = load_images(self.base, self.holdout)
-        learning_rates(self.base, steps_of_epoch(self.base, source))
-
     def _check_names(self) -> None:
         coefficient, *others = self.names or ("",)
         usable = coefficients(self.base.method)
@@ -210,7 +197,9 @@ def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
             return numbers
         if len(numbers) == 3 and colons == 2 and numbers[2] in range(2, 1001):
             _check_values(flag, numbers[:2], "range")
-            return _log_grid(*numbers[:2], int(numbers[2]))
+            low, high, count = numbers
+            inner = np.geomspace(low, high, int(count))[1:-1]
+            return (low, *map(three_digits, inner), high)
         wanted = "low:high:number or a list, as in 1e-3:10:9 or 0.05,0.1,0.2"
     elif len(numbers) == 2 and colons == 1:
         return numbers
@@ -227,12 +216,6 @@ def flag_of(name: str) -> str:
 def three_digits(value: float) -> float:
     """Returns three digits of a number: what is shown is what is run."""
     return float(f"{value:.3g}")
-
-
-def _log_grid(low: float, high: float, count: int) -> tuple[float, ...]:
-    ratio = (high / low) ** (1 / (count - 1))
-    inner = [three_digits(low * ratio**place) for place in range(1, count - 1)]
-    return (low, *inner, high)
 
 
 def _check_values(flag: str, values: Sequence[float], kind: str) -> None:

@@ -13,18 +13,14 @@ from typing import Any
 
 from tf_gnc import _files
 from tf_gnc.experiments.compare.statistics import Spread, spread
+from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run.task import ManyRuns, Result
 from tf_gnc.experiments.tune.search import Point, Search
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What has come of a point, with all seeds.
-
-    Attributes:
-        point: The values that were tried.
-        results: One for each seed; see `Tuning.result`.
-    """
+    """What has come of a point, with a result for each seed."""
 
     point: Point
     results: Sequence[Result]
@@ -85,9 +81,9 @@ def edges(
     wide as that which was tried, with the best in its middle.
     """
     found = {}
-    for place, name in enumerate(search.names):
-        tried = sorted({trial.point[place] for trial in trials})
-        value = best.point[place]
+    for axis, name in enumerate(search.names):
+        tried = sorted({trial.point[axis] for trial in trials})
+        value = best.point[axis]
         half = math.sqrt(tried[-1] / tried[0])
         if half > 1 and value in (tried[0], tried[-1]):
             side = "lower" if value == tried[0] else "upper"
@@ -102,8 +98,7 @@ class Tuning(ManyRuns):
     log_displacement = True
 
     def __init__(self, search: Search, out_dir: str | os.PathLike) -> None:
-        self.search, self.check = search, search.check
-        self.holdout = search.holdout
+        self.search, self.holdout = search, search.holdout
         super().__init__(out_dir)
 
     def write_about(self, content: Mapping[str, Any]) -> None:
@@ -135,6 +130,9 @@ class Tuning(ManyRuns):
         runs = self.path("runs")
         names = [path.name for path in runs.iterdir()] if runs.exists() else []
         return sum(self.result(name) is not None for name in names)
+
+    def _to_check(self) -> list[RunConfig]:
+        return [self.search.base]
 
     def _describe_end(self, result: Result) -> str:
         objective = self.search.objective
