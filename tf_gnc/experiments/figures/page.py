@@ -40,15 +40,12 @@ class AnalysisFiles(Directory):
         super().__init__(directory)
         self._runs = sorted(str(run.resolve()) for run in runs)
         self._former: list[str] = []
-        names = self.names()
+        names = set(self.whole_names()) - {Path(MEASURED).name}
         about = read_analysis(self.directory)
         if about is not None and about["runs"] == self._runs:
             self._former = about["files"]
             return
-        measured = Path(MEASURED).name
-        # A kill may have left the beginning of what is written first.
-        drafts = {f"{_files.UNFINISHED}{name}" for name in (measured, ABOUT)}
-        if not {measured, *drafts}.issuperset(names):
+        if names:
             raise FileExistsError(
                 "`out_dir` must be new, empty or that of an analysis of the "
                 f"same runs, got out_dir='{directory}', which holds other "

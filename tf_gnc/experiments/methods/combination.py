@@ -11,13 +11,9 @@ from tf_gnc.noise.rule import Scaling
 
 @dataclasses.dataclass(frozen=True)
 class Combination:
-    """What noise a run has, and whether it changes.
+    """What noise a run has: `first`, and `then` after `switch_epoch` epochs.
 
-    Attributes:
-        first: The rule to start with; None for no noise.
-        switch_epoch: Number of epochs after which `then` is in force; None
-            for never.
-        then: The rule from there on.
+    A rule of None is no noise; without a `switch_epoch` the first one stays.
     """
 
     first: NoiseRule | None

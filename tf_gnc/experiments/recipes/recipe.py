@@ -82,7 +82,7 @@ class Recipe:
         """Returns the recipe as a comparison.
 
         With some of its methods, or functions of the user's as well, and with
-        other values of `RunConfig`'s fields in place of the recipe's. `scale`
+        other values of `RunConfig`'s fields than the recipe's. `scale`
         is a share of the epochs; warm-up, decays and switch come at the same
         share of the run.
 
@@ -166,8 +166,8 @@ class Recipe:
         epochs = max(2, math.ceil(whole * scale))
         for name in ("switch_epoch", "collapse_epoch"):
             if settings.get(name):
-                place = settings[name] * epochs // whole
-                settings[name] = max(1, min(place, epochs - 1))
+                epoch = settings[name] * epochs // whole
+                settings[name] = max(1, min(epoch, epochs - 1))
         if settings.get("decay_steps"):
             steps = settings["decay_steps"] * epochs / whole
             settings["decay_steps"] = math.ceil(steps)

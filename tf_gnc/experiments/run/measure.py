@@ -46,7 +46,7 @@ def find_models(run: RecordedRun) -> dict[int, Path]:
     """
     found = {}
     folder = run.directory / recording.CHECKPOINTS
-    for path in sorted(folder.glob("epoch-*.keras")):
+    for path in folder.glob("epoch-*.keras"):
         if epoch := re.fullmatch(r"epoch-(\d+)\.keras", path.name):
             found[int(epoch[1])] = path
     last = run.directory / "model.keras"

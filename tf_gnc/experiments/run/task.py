@@ -92,15 +92,14 @@ def do_task(
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run has come to; one that is missing has no rows.
+    """What a run has come to; without values for one that is missing.
 
     Attributes:
         rows: One per epoch, as metrics.jsonl holds them.
         summary: The content of summary.json, if the run reached its end.
         diverged: The epoch in which it diverged, if it did.
         environment: The versions and the machine.
-        displacements: ||x_i - x|| / ||x||, mean over workers, at the end of
-            each epoch, where it was measured and finite.
+        displacements: What `DisplacementLog` measured, where it was finite.
     """
 
     rows: Sequence[Mapping[str, Any]] = ()
