@@ -7,7 +7,6 @@ from tf_gnc._settings import settings_of
 from tf_gnc.cli.config_flags import chosen_of
 from tf_gnc.experiments import RunConfig
 from tf_gnc.experiments.defaults import decided_by_data, names_in_config
-from tf_gnc.experiments.methods.registry import names_of_settings
 from tf_gnc.experiments.recipes import RECIPES
 
 
@@ -20,13 +19,8 @@ def describe(config: RunConfig, given: Mapping[str, Any]) -> str:
     chosen = chosen_of(given)
     recipe = {}
     if "recipe" in given:
-        known = {*fields, *names_of_settings(config.method)}
-        values = RECIPES[given["recipe"]].values
-        recipe = {
-            name: value
-            for name, value in {**values, "method": config.method}.items()
-            if name in known and value is not None
-        }
+        recipe = RECIPES[given["recipe"]].values([config.method])
+        recipe["method"] = config.method
     both = {**recipe, **chosen}
     run = both.pop("dataset", config.dataset), both.pop("method", config.method)
     sources = {

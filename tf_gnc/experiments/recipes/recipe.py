@@ -61,11 +61,18 @@ class Recipe:
         """The command that runs it whole."""
         return f"tf-gnc reproduce {self.table} --rows={self.name}"
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """What its runs have in common, by names that `make_config` takes."""
-        same = {"dataset": self.dataset, "deterministic": True}
-        return same | self.settings
+    def values(
+        self, methods: Sequence[str], scale: float = 1.0
+    ) -> dict[str, Any]:
+        """Returns what `make_config` has to be told, but for method and seed.
+
+        What matters to other methods of the recipe alone is left out.
+        """
+        values = {"dataset": self.dataset, "deterministic": True}
+        values |= self._scaled(scale)
+        used = set(settings_of(RunConfig))
+        used = used.union(*map(names_of_settings, methods))
+        return {n: v for n, v in values.items() if n in used and v is not None}
 
     def config(self, method: str, seed: int = 0, **chosen: Any) -> RunConfig:
         """Returns the configuration of one run; `chosen` as for `plan`."""
@@ -82,9 +89,8 @@ class Recipe:
         """Returns the recipe as a comparison.
 
         With some of its methods, or functions of the user's as well, and with
-        other values of `RunConfig`'s fields than the recipe's. `scale`
-        is a share of the epochs; warm-up, decays and switch come at the same
-        share of the run.
+        other values of `RunConfig`'s fields. `scale` is a share of the epochs;
+        warm-up, decays and switch come at the same share of the run.
 
         Raises:
             ValueError: If a value is illegal, or a method isn't the recipe's.
@@ -93,16 +99,13 @@ class Recipe:
         for method in methods:
             choice_or_own("methods", method, self.methods)
         scale = _check.real("scale", scale, above=0, maximum=1)
-        settings = self.values | self._scaled(scale)
+        settings = self.values(methods, scale)
         settings |= {k: v for k, v in chosen.items() if v is not None}
-        # What matters to other methods of the recipe only is no mistake.
-        used = set(settings_of(RunConfig))
-        used = used.union(*map(names_of_settings, methods))
         plan = make_plan(
             methods,
             list(seeds or range(self.seeds)),
             baseline,
-            **{k: v for k, v in settings.items() if k in used or k in chosen},
+            **settings,
         )
         notes = [f"Published: {self.source}"] if self.published else []
         if self.published_note:
