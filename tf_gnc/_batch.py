@@ -1,4 +1,4 @@
-"""Rows of a batch, whatever its structure: dense, ragged, sparse, nested.
+"""Rows of a batch: nested tensors, dense, ragged or sparse, and None.
 
 Symbols   V  workers per replica
           b  rows per worker
@@ -12,16 +12,9 @@ import tensorflow as tf
 
 
 def rows(data: Any, worker: tf.Tensor, workers_per_replica: int) -> Any:
-    """Returns one worker's rows of a batch.
+    """Returns one worker's rows of a batch: of worker k `[k*b, (k+1)*b)`.
 
-    Args:
-        data: Nested structure of dense, ragged or sparse tensors and None,
-            with the replica's rows on axis 0.
-        worker: Index of the worker on its replica, 0 to V - 1.
-        workers_per_replica: V, a divisor of the number of rows.
-
-    Returns:
-        The same structure; worker k gets rows `[k*b, (k+1)*b)`.
+    Workers are counted from 0 to V - 1, where V divides the number of rows.
 
     Example:
         >>> rows({"x": tf.range(6), "y": None}, tf.constant(1), 3)["x"].numpy()
@@ -36,12 +29,7 @@ def rows(data: Any, worker: tf.Tensor, workers_per_replica: int) -> Any:
 
 
 def part_of(data: Any, part: int, num_parts: int) -> Any:
-    """Returns one of several parts of a batch, as even as possible.
-
-    Args:
-        data: As for `rows`, with any number of rows.
-        part: Which part, 0 to `num_parts - 1`.
-        num_parts: Parts to cut the rows into, in their order.
+    """Returns one of several parts, from 0, in order and as even as possible.
 
     Example:
         >>> part_of(tf.range(5), 1, 2).numpy()

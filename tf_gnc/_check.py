@@ -1,15 +1,23 @@
 """Checks of arguments, all with errors of one form.
 
-Every message says what came, what is needed and how to mend it, and every
-validator returns the value it was given in the plain Python type that the
-caller stores, so that a constructor validates and assigns in one line.
+Every function takes the argument's name, as the user wrote it, and what the
+user passed. It raises a ValueError that says what came and what is needed, or
+returns the value in the plain Python type that the caller stores, so that a
+constructor validates and assigns in one line.
 """
 
 import math
 import numbers
+import operator
 import os
 from collections.abc import Collection, Iterable
 from typing import Any
+
+_HOLDS = {
+    "at least": operator.ge,
+    "above": operator.gt,
+    "at most": operator.le,
+}
 
 
 def real(
@@ -20,38 +28,19 @@ def real(
     above: float | None = None,
     maximum: float | None = None,
 ) -> float:
-    """Returns `value` as a finite float within the given bounds.
-
-    Args:
-        name: The argument's name, as the user wrote it.
-        value: What the user passed.
-        minimum: Smallest legal value, itself included.
-        above: Lower bound, itself excluded.
-        maximum: Largest legal value, itself included.
-
-    Raises:
-        ValueError: If `value` is not a finite real number in the bounds.
+    """Returns a finite number as a float; `above` is no legal value itself.
 
     Example:
         >>> real("alpha", 1, minimum=0)
         1.0
     """
-    needed = ["a finite number"]
-    if minimum is not None:
-        needed.append(f"at least {minimum}")
-    if above is not None:
-        needed.append(f"above {above}")
-    if maximum is not None:
-        needed.append(f"at most {maximum}")
-    if (
-        not _is_finite(value)
-        or (minimum is not None and value < minimum)
-        or (above is not None and value <= above)
-        or (maximum is not None and value > maximum)
-    ):
-        raise ValueError(
-            f"`{name}` must be {', '.join(needed)}, got {name}={value!r}."
-        )
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    try:
+        fits = is_real and math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        fits = False
+    bounds = {"at least": minimum, "above": above, "at most": maximum}
+    _check_number(name, value, "a finite number", fits, bounds)
     return float(value)
 
 
@@ -62,50 +51,28 @@ def integer(
     minimum: int | None = None,
     maximum: int | None = None,
 ) -> int:
-    """Returns `value` as an int within the given bounds, ends included.
-
-    Args:
-        name: The argument's name, as the user wrote it.
-        value: What the user passed.
-        minimum: Smallest legal value.
-        maximum: Largest legal value.
-
-    Raises:
-        ValueError: If `value` is not a whole number in the bounds.
+    """Returns a whole number as an int.
 
     Example:
         >>> integer("num_workers", 8, minimum=1)
         8
     """
-    needed = ["a whole number"]
-    if minimum is not None:
-        needed.append(f"at least {minimum}")
-    if maximum is not None:
-        needed.append(f"at most {maximum}")
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(
-        value, bool
-    )
-    if (
-        not is_integer
-        or (minimum is not None and value < minimum)
-        or (maximum is not None and value > maximum)
-    ):
-        raise ValueError(
-            f"`{name}` must be {', '.join(needed)}, got {name}={value!r}."
-        )
+    fits = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    bounds = {"at least": minimum, "at most": maximum}
+    _check_number(name, value, "a whole number", fits, bounds)
     return int(value)
 
 
+def integers(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    """Returns whole numbers of at least 1; errors name the one at fault."""
+    return tuple(
+        integer(f"{name}[{i}]", value, minimum=1)
+        for i, value in enumerate(values)
+    )
+
+
 def boolean(name: str, value: bool) -> bool:
-    """Returns `value` if it is True or False.
-
-    Args:
-        name: The argument's name, as the user wrote it.
-        value: What the user passed.
-
-    Raises:
-        ValueError: If `value` is anything but a bool.
-    """
+    """Returns True or False, which nothing else stands for."""
     if not isinstance(value, bool):
         raise ValueError(
             f"`{name}` must be True or False, got {name}={value!r}."
@@ -114,16 +81,7 @@ def boolean(name: str, value: bool) -> bool:
 
 
 def choice(name: str, value: str, choices: Iterable[str]) -> str:
-    """Returns `value` if it is one of `choices`.
-
-    Args:
-        name: The argument's name, as the user wrote it.
-        value: What the user passed.
-        choices: The legal values, in the order in which to list them.
-
-    Raises:
-        ValueError: If `value` is none of them.
-    """
+    """Returns one of `choices`; errors list them in their order."""
     choices = tuple(choices)
     if not isinstance(value, str) or value not in choices:
         legal = ", ".join(repr(c) for c in choices)
@@ -134,15 +92,7 @@ def choice(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def path(name: str, value: str | os.PathLike) -> str:
-    """Returns a directory's name as a string.
-
-    Args:
-        name: The argument's name, as the user wrote it.
-        value: What the user passed.
-
-    Raises:
-        ValueError: If `value` is no path, or an empty one.
-    """
+    """Returns a directory's name, which isn't empty, as a string."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise ValueError(
             f"`{name}` must be the name of a directory or None, got "
@@ -152,15 +102,7 @@ def path(name: str, value: str | os.PathLike) -> str:
 
 
 def distinct(name: str, values: Collection[Any]) -> None:
-    """Checks that there are values, each different from the others.
-
-    Args:
-        name: The argument's name, as the user wrote it.
-        values: What the user passed.
-
-    Raises:
-        ValueError: If there are none, or two are the same.
-    """
+    """Checks that there are values, each different from the others."""
     if not values or len(set(values)) < len(values):
         raise ValueError(
             f"`{name}` must be different from each other, and at least one, "
@@ -168,10 +110,15 @@ def distinct(name: str, values: Collection[Any]) -> None:
         )
 
 
-def _is_finite(value: object) -> bool:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int that no float can hold
-        return False
+def _check_number(
+    name: str,
+    value: Any,
+    kind: str,
+    fits: bool,
+    bounds: dict[str, float | None],
+) -> None:
+    """Checks a number against its bounds, if it `fits` what it must be."""
+    bounds = {w: b for w, b in bounds.items() if b is not None}
+    if not (fits and all(_HOLDS[w](value, b) for w, b in bounds.items())):
+        needed = ", ".join([kind, *(f"{w} {b}" for w, b in bounds.items())])
+        raise ValueError(f"`{name}` must be {needed}, got {name}={value!r}.")

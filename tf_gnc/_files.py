@@ -1,8 +1,7 @@
 """Files that are whole or not there, and files with a row of JSON in each line.
 
-Knows paths, bytes and JSON. Whether a file may be replaced, and what it says,
-is up to others. A file under way has another name until it is whole: what a
-kill leaves of it begins with `UNFINISHED`.
+A file has another name until it is whole: what a kill leaves of it begins
+with `UNFINISHED`.
 """
 
 import json
@@ -18,10 +17,8 @@ UNFINISHED = ".unfinished-"
 def write(path: Path, content: bytes | str | Callable[[Path], Any]) -> None:
     """Writes a file, whole or not at all; replaces one there is.
 
-    Args:
-        path: The file.
-        content: What it holds, or a function that writes it at the path that
-            it is given, which ends as `path` does: some writers go by that.
+    A function writes the content at the path that it is given, which ends as
+    `path` does: some writers go by that.
     """
     draft = path.with_name(f"{UNFINISHED}{path.name}")
     try:
@@ -90,12 +87,10 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 def read_rows(path: Path, key: str) -> list[dict[str, Any]]:
     """Returns the rows of a file of JSON lines; none if it isn't there.
 
-    Args:
-        path: The file. Half a line at its end is being written.
-        key: What each row must have, a whole number.
+    Half a line at its end is being written.
 
     Raises:
-        ValueError: If it holds anything else.
+        ValueError: If a row has no whole number under `key`.
     """
     if not path.exists():
         return []

@@ -24,41 +24,28 @@ REQUIRED = dataclasses.MISSING
 class Setting:
     """One setting, whether of a run, of a method or of a command.
 
-    Attributes:
-        name: How Python calls it.
-        kind: float, int, bool or str.
-        default: `REQUIRED` if there is none.
-        optional: Whether it may be None.
-        help: For people, without the default.
-        group: Title under which the help lists its flag.
-        flag: How the command line calls it.
-        minimum: Smallest legal number, itself included.
-        above: Lower bound, itself excluded.
-        maximum: Largest legal number, itself included.
-        choices: The legal words, if they are few.
-        check: Takes name and value and returns the value or raises a
-            ValueError; in place of the bounds and choices.
-        only_with: Other settings, and the values with which alone this one
-            does something, or what returns these.
-        indifferent: Whether it changes nothing in what comes out.
+    A `check` stands in place of bounds and choices: it takes name and value
+    and returns the value, or raises a ValueError. `only_with` names other
+    settings, and the values with which alone this one does something, or what
+    returns these.
     """
 
-    name: str
-    kind: type
+    name: str  # in Python
+    kind: type  # float, int, bool or str
     default: Any = REQUIRED
-    optional: bool = False
-    help: str = ""
-    group: str = ""
-    flag: str = ""
+    optional: bool = False  # It may be None.
+    help: str = ""  # without the default
+    group: str = ""  # the title under which the help lists its flag
+    flag: str = ""  # its name on the command line
     minimum: float | None = None
-    above: float | None = None
+    above: float | None = None  # no legal value itself
     maximum: float | None = None
     choices: Collection[str] = ()
     check: Callable[[str, Any], Any] | None = None
     only_with: Mapping[str, Collection[Any] | Callable[[], Collection[Any]]] = (
         dataclasses.field(default_factory=dict)
     )
-    indifferent: bool = False
+    indifferent: bool = False  # It changes nothing in what comes out.
 
     @property
     def help_with_default(self) -> str:
@@ -66,11 +53,7 @@ class Setting:
         return with_default(self.help, show_default(self.default))
 
     def checked(self, value: Any) -> Any:
-        """Returns a legal value as a plain Python type.
-
-        Raises:
-            ValueError: If it isn't legal.
-        """
+        """Returns a legal value in its plain Python type; refuses others."""
         if value is None and self.optional:
             return None
         if self.check is not None:
@@ -91,13 +74,9 @@ class Setting:
         return value
 
     def check_idle(self, values: Mapping[str, Any]) -> None:
-        """Refuses a value other than the default that would do nothing.
+        """Raises a ValueError if a value other than the default does nothing.
 
-        Args:
-            values: All settings by name.
-
-        Raises:
-            ValueError: If it would.
+        Given are the values of all settings, by name.
         """
         value = values[self.name]
         if value == self.default:
@@ -118,11 +97,8 @@ def setting(
 ) -> dataclasses.Field:
     """Returns a dataclass's field that describes a setting.
 
-    Args:
-        help: For people; see `Setting`.
-        default: `REQUIRED` if there is none.
-        **description: Other attributes of a `Setting`. Its name, its kind and
-            whether it may be None are read from the field's own line.
+    The description is of other attributes of a `Setting`. Its name, its kind
+    and whether it may be None are read from the field's own line.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -151,9 +127,7 @@ def settings_of(cls: type) -> Mapping[str, Setting]:
 def values_of(described: type, given: Mapping[str, Any]) -> Any:
     """Returns an object of a dataclass that describes settings.
 
-    Args:
-        described: The dataclass.
-        given: Values by name, others' among them.
+    Its values are among the given ones, by name.
     """
     names = settings_of(described)
     return described(**{n: v for n, v in given.items() if n in names})
@@ -165,11 +139,8 @@ def settings_of_call(
     """Returns the settings that are the arguments of a function or class.
 
     Types are read from annotations, `Literal` for a choice of words; the help
-    from the `Args:` of the docstring, or of that of a base class.
-
-    Args:
-        make: The function or class.
-        without: Arguments that are no settings.
+    from the `Args:` of the docstring, or of that of a base class. Arguments
+    `without` are no settings.
 
     Raises:
         ValueError: If an argument's type isn't that of a setting.

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests import problems
 from tf_gnc.step import workers
-from tf_gnc.step.gradient_memory import GradientMemory
+from tf_gnc.step.gradient_memory import GradientMemory, MemoryStep
 
 P, STEPS = 3, 4
 
@@ -21,7 +21,7 @@ def _step(memory, gradients, *, parallel=1, valid=True, mean=None):
     """One step in the order that is asked for; returns its noise (V, P)."""
     num_workers = memory.workers_per_replica
     gradients = tf.convert_to_tensor(gradients)
-    view = memory.begin_step()
+    view = MemoryStep(memory)
 
     def work(worker, state):
         pending, noises = state
@@ -123,11 +123,11 @@ def test_noise__bfloat16_memory__rounds_gradients_but_not_mean():
         [1 + 2**-8 + 2**-12, -3.0],
     ]
     mean = tf.constant([2**-20, 2**-20])
-    view = memory.begin_step()
+    view = MemoryStep(memory)
     for worker, gradient in enumerate(gradients):
         view.remember(tf.constant(worker), tf.constant(gradient), ())
     view.end(mean, tf.constant(True))
-    view = memory.begin_step()
+    view = MemoryStep(memory)
     noise = [view.noise(tf.constant(worker)) for worker in (0, 1)]
     assert noise[0].dtype == tf.float32
     assert noise[0].numpy().tolist() == [1 + 2**-7 - 2**-20, 1 - 2**-20]

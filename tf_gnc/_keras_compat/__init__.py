@@ -34,25 +34,3 @@ from tf_gnc._keras_compat.step import (
     set_mask,
     update_loss_tracker,
 )
-
-__all__ = [
-    "PreparedData",
-    "SeveralProcesses",
-    "apply_if",
-    "build",
-    "call_for_training",
-    "compute_loss",
-    "global_seed_generator",
-    "gradients_already_averaged",
-    "in_several_processes",
-    "is_built",
-    "is_seed_state",
-    "mask_of",
-    "on_this_replica",
-    "set_initial_epoch",
-    "set_mask",
-    "training_data",
-    "update_loss_tracker",
-    "uses_weight_decay",
-    "variable_index",
-]

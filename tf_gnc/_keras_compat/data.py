@@ -27,13 +27,9 @@ def training_data(
     Why: arrays, generators and data loaders all become a `tf.data.Dataset`
     there, and the adapters are private.
 
-    Args:
-        arguments: Those of `fit` by name. A `validation_split` is carried
-            out, so that `validation_data` stands for it.
-
-    Returns:
-        The adapter; and the data as one structure of tensors where they are
-        plain arrays, else None.
+    With it come the data as one structure of tensors where they are plain
+    arrays, else None. Of the arguments of `fit`, a `validation_split` becomes
+    `validation_data`.
     """
     arrays = tuple(arguments.get(k) for k in ("x", "y", "sample_weight"))
     split = arguments.pop("validation_split", None)

@@ -39,9 +39,6 @@ def gradients_already_averaged(
     Why: Keras sums what each replica hands in, after clipping it. The step
     has averaged its gradients already, so that they are clipped after the
     mean and cross the replicas once; Keras 3 has no public switch.
-
-    Args:
-        optimizer: The optimizer of the model, wrapped for loss scaling or not.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
@@ -64,11 +61,6 @@ def apply_if(
     strategies, which TensorFlow forbids inside a `tf.cond` of one replica, and
     the test for such a strategy is private. There the condition, which must be
     the same on all replicas, is looked at once for all of them.
-
-    Args:
-        condition: A boolean scalar, equal on all replicas.
-        apply: Takes the gradients and returns nothing.
-        gradients: This replica's tensors.
     """
 
     def apply_on_each(

@@ -21,12 +21,8 @@ def build(model: keras.Model, data: Any) -> None:
 
     Why: stock Keras builds them inside the traced step, but a worker's call
     runs in a stateless scope, where no variable may be made. `Model.build`
-    knows neither metrics nor losses.
-
-    Args:
-        model: A compiled model.
-        data: A batch as `train_step` receives it; only shapes and dtypes are
-            looked at.
+    knows neither metrics nor losses. Of the batch, as `train_step` receives
+    it, only shapes and dtypes are looked at.
     """
     with tf.init_scope():
         model._symbolic_build(data_batch=data)

@@ -46,8 +46,7 @@ class OneWorker:
         self._metrics = [
             tf.convert_to_tensor(v.value) for v in model.metrics_variables
         ]
-        memory = plan.memory.begin_step() if plan.memory else None
-        self._clean = plan.layout.pack([v.value for v in plan.variables])  # x
+        memory, self._clean = plan.begin_step(), plan.clean_weights()
         self._displaced = plan.displacement(
             self._clean, model.optimizer, memory
         )
@@ -63,7 +62,8 @@ class OneWorker:
             of its kind, shape `(P,)`, or `(0,)` for `"losses"`.
         """
         plan, length = self._plan, tf.norm(self._clean)
-        move = self._displaced(worker) - self._clean
+        _, displaced = self._displaced(worker)
+        move = displaced - self._clean
         if self._relative is not None:
             wanted = self._relative * length
             move *= tf.math.divide_no_nan(wanted, tf.norm(move))

@@ -159,8 +159,7 @@ def _pieces(
     size = min(total, max(1, _HELD // plan.num_workers))
 
     def on_replica(begin: tf.Tensor) -> tf.Tensor:
-        memory = plan.memory.begin_step() if plan.memory else None
-        noise = plan.noise(model.optimizer, memory)
+        noise = plan.noise(model.optimizer, plan.begin_step())
 
         def look(worker: tf.Tensor, rows: tf.TensorArray) -> tf.TensorArray:
             return rows.write(worker, noise(worker)[begin : begin + size])

@@ -94,7 +94,7 @@ class WorkerRuns:
     @property
     def weights(self) -> tf.Tensor:
         """The model's weights x as they are now, shape `(P,)`."""
-        return self.plan.layout.pack([v.value for v in self.plan.variables])
+        return self.plan.clean_weights()
 
     def losses(self, weights: tf.Tensor | None = None) -> Sweep:
         """Runs the workers forward only; the `mean` gradient is empty.

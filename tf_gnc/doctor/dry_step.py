@@ -51,11 +51,8 @@ class DrySteps:
             lambda context: sharding.rows_of_process(data, context)
         )
         with strategy.scope():
-            self._kept = tf.Variable(
-                lambda: tf.zeros([self._plan.layout.size], tf.float64),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.NONE,
+            self._kept = workers.replica_variable(
+                [self._plan.layout.size], tf.float64
             )
 
     def gradient(self) -> np.ndarray:
@@ -119,8 +116,7 @@ def measuring(model: GNCTrainStep) -> Callable[[], Measurement]:
 def _on_replica(
     plan: StepPlan, optimizer: keras.optimizers.Optimizer
 ) -> tuple[tf.Tensor, ...]:
-    memory = plan.memory.begin_step() if plan.memory else None
-    clean = plan.layout.pack([v.value for v in plan.variables])  # x
+    memory, clean = plan.begin_step(), plan.clean_weights()
     displaced = plan.displacement(clean, optimizer, memory)
     zeros = tf.zeros_like(clean)
     mean = zeros
@@ -132,7 +128,8 @@ def _on_replica(
     def look(worker: tf.Tensor, state: Any) -> Any:
         total, largest, norms = state
         noise = zeros if memory is None else memory.noise(worker)
-        norm = tf.norm(displaced(worker) - clean)
+        _, weights = displaced(worker)
+        norm = tf.norm(weights - clean)
         largest = tf.maximum(largest, tf.reduce_max(tf.abs(noise)))
         return total + noise, largest, norms.write(worker, norm)
 

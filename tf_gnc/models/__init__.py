@@ -1,8 +1,4 @@
-"""Models by name.
-
-Every model is built from stock Keras layers and returns logits. This file only
-finds a builder; what a model looks like is written in its own module.
-"""
+"""Models by name, made of stock Keras layers; all return logits."""
 
 import functools
 from collections.abc import Callable

@@ -55,8 +55,8 @@ def conv_norm(
     Args:
         x: Features of shape `(N, H, W, C)`.
         filters: Channels of the result.
-        kernel_size: Rows and columns of the kernel, odd.
-        norm: Settings of the normalization; None for a bias instead of it.
+        kernel_size: Odd.
+        norm: None for a bias in place of the normalization.
         stride: Step between windows.
         gamma: How the normalization's gamma starts, "ones" or "zeros".
         name: Prefix of the layers' names.
@@ -101,14 +101,23 @@ def image_shape(input_shape: tuple[int, int, int]) -> tuple[int, int, int]:
             f"input_shape={input_shape!r}. Leave out the batch axis; a grey "
             "image has one channel, as in (8, 8, 1)."
         )
-    rows, columns, channels = (
-        _check.integer(f"input_shape[{axis}]", size, minimum=1)
-        for axis, size in enumerate(input_shape)
-    )
-    return rows, columns, channels
+    return _check.integers("input_shape", input_shape)
 
 
-def logits_dtype() -> str:
-    """Returns float32, or float64 where the user computes in float64."""
+def logits(
+    x: keras.KerasTensor,
+    num_classes: int,
+    kernel_initializer: str | keras.initializers.Initializer,
+) -> keras.KerasTensor:
+    """Returns a dense layer of the mean over all positions, `(N, classes)`.
+
+    They are float32, or float64 where the user computes in float64.
+    """
     variable_dtype = keras.config.dtype_policy().variable_dtype
-    return keras.backend.result_type(variable_dtype, "float32")
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    return layers.Dense(
+        num_classes,
+        kernel_initializer=kernel_initializer,
+        dtype=keras.backend.result_type(variable_dtype, "float32"),
+        name="logits",
+    )(x)

@@ -1,8 +1,7 @@
 r"""Residual networks for small images, ResNet-(6n + 2) of He et al. (2016).
 
-Builds a functional Keras model from stock Keras layers and operations alone,
-so a saved model loads where this package isn't installed. It knows neither
-losses nor how it will be trained; the outputs are logits.
+They are made of stock Keras layers and operations alone, so a saved model
+loads where this package isn't installed.
 
 Symbols   n       residual blocks in each of the three stages
           N       examples in a batch
@@ -19,7 +18,7 @@ from tf_gnc.models._layers import (
     BatchNormSettings,
     conv_norm,
     image_shape,
-    logits_dtype,
+    logits,
 )
 
 WIDTHS = (16, 32, 64)  # Channels of the three stages.
@@ -136,13 +135,7 @@ def resnet(
                 x = shortcut_identity(x, filters, stride)
             x = layers.Add(name=f"{prefix}_add")([residual, x])
             x = layers.ReLU(name=f"{prefix}_relu")(x)
-    x = layers.GlobalAveragePooling2D(name="mean")(x)
-    outputs = layers.Dense(
-        num_classes,
-        kernel_initializer="he_normal",
-        dtype=logits_dtype(),
-        name="logits",
-    )(x)
+    outputs = logits(x, num_classes, "he_normal")
     name = name or f"resnet{6 * depth_n + 2}"
     return model_class(inputs, outputs, name=name)
 

@@ -1,7 +1,7 @@
-r"""ResNet-50 for ImageNet: residual networks whose blocks have a bottleneck.
+"""ResNet-50 for ImageNet: residual networks whose blocks have a bottleneck.
 
-Like resnet.py it builds from stock Keras layers alone and knows neither losses
-nor training; its symbols are those of resnet.py.
+Like those of resnet.py, whose symbols are used here, they are made of stock
+Keras layers alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from tf_gnc.models._layers import (
     BatchNormSettings,
     conv_norm,
     image_shape,
-    logits_dtype,
+    logits,
 )
 
 _EXPANSION = 4  # Channels at a block's ends for each in its bottleneck.
@@ -103,13 +103,8 @@ def resnet50(
                 )
             x = layers.Add(name=f"{prefix}_add")([residual, x])
             x = layers.ReLU(name=f"{prefix}_relu")(x)
-    x = layers.GlobalAveragePooling2D(name="mean")(x)
-    outputs = layers.Dense(
-        num_classes,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-        dtype=logits_dtype(),
-        name="logits",
-    )(x)
+    normal = keras.initializers.RandomNormal(stddev=0.01)
+    outputs = logits(x, num_classes, normal)
     name = name or f"resnet50{'_v1_5' if version == 'v1.5' else ''}"
     return model_class(inputs, outputs, name=name)
 
@@ -141,12 +136,6 @@ def _stages(
             "`blocks` and `widths` must have one number for each stage, at "
             f"least one, got blocks={blocks} and widths={widths}."
         )
-    return [
-        (
-            _check.integer(f"blocks[{i}]", num_blocks, minimum=1),
-            _check.integer(f"widths[{i}]", width, minimum=1),
-        )
-        for i, (num_blocks, width) in enumerate(
-            zip(blocks, widths, strict=True)
-        )
-    ]
+    blocks = _check.integers("blocks", blocks)
+    widths = _check.integers("widths", widths)
+    return list(zip(blocks, widths, strict=True))

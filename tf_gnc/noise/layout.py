@@ -59,11 +59,10 @@ class WeightLayout:
 
     def unpack(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """Returns the vector of shape `(P,)` as one tensor per weight."""
+        parts = tf.split(vector, self.sizes)
         return [
             tf.reshape(part, shape)
-            for part, shape in zip(
-                tf.split(vector, self.sizes), self.shapes, strict=True
-            )
+            for part, shape in zip(parts, self.shapes, strict=True)
         ]
 
     def filter_norms(self, vector: tf.Tensor) -> tf.Tensor:
@@ -74,19 +73,13 @@ class WeightLayout:
         """
         norms = []
         for part in self.unpack(vector):
-            axes = list(range(max(part.shape.rank - 1, 1)))
-            if part.shape.rank == 0:
-                axes = []
+            rank = part.shape.rank
+            axes = list(range(rank - 1)) or list(range(rank))
             squares = tf.reduce_sum(part * part, axes, keepdims=True)
             norms.append(tf.broadcast_to(tf.sqrt(squares), part.shape))
         return self.pack(norms)
 
     def kernel_mask(self) -> tf.Tensor:
         """Returns 1 for elements of weights of rank 2 or more, else 0."""
-        return tf.concat(
-            [
-                tf.fill([size], tf.cast(len(shape) > 1, self.dtype))
-                for size, shape in zip(self.sizes, self.shapes, strict=True)
-            ],
-            axis=0,
-        )
+        ones = [tf.ones(s) if len(s) > 1 else None for s in self.shapes]
+        return self.pack(ones)

@@ -105,11 +105,8 @@ class NoiseRule:
     ) -> tf.Tensor:
         """Returns one worker's weights `x - scale * noise`, shape `(P,)`.
 
-        Args:
-            weights: The clean weights, shape `(P,)`.
-            scale: The result of `scale` for this step.
-            noise: The result of `noise` for this step and worker.
-            layout: Where each weight lies in the vector.
+        It takes the clean weights, and what `scale` and `noise` returned for
+        this step and worker.
         """
         return weights - scale * noise
 

@@ -7,9 +7,6 @@ optimizer.
 import re
 from collections.abc import Iterable
 
-import keras
-import tensorflow as tf
-
 # The biases, and the scales and shifts of Keras's normalization layers.
 BIASES_AND_NORMALIZATION = (r"(^|/)(bias|gamma|beta)$",)
 
@@ -34,11 +31,6 @@ def patterns(exclude: str | Iterable[str]) -> tuple[str, ...]:
                 "path as it stands."
             ) from error
     return exclude
-
-
-def path_of(variable: keras.Variable | tf.Variable) -> str:
-    """Returns the path of a Keras variable, the name of one of TensorFlow's."""
-    return getattr(variable, "path", variable.name)
 
 
 def is_excluded(path: str, patterns: Iterable[str]) -> bool:

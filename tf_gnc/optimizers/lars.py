@@ -5,16 +5,10 @@ arithmetic of the published forms is in tf_gnc.optimizers.trust. It knows
 nothing of workers: the gradient that arrives is already their mean, so norms
 need no reduction.
 
-Symbols   x       one weight, a whole variable
-          g       its gradient, averaged over all workers
-          v       its velocity
-          gamma   learning rate at this step, global
-          tau     trust coefficient
-          lambda  weight decay coefficient
-          m       momentum decay factor
+Symbols as in tf_gnc.optimizers.trust.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -22,7 +16,7 @@ import tensorflow as tf
 
 from tf_gnc import _check, _keras_compat
 from tf_gnc.optimizers import exclusion, trust
-from tf_gnc.optimizers.momentum import MomentumSGD
+from tf_gnc.optimizers.momentum import LearningRate, MomentumSGD
 
 _NOISE_RATES = ("global", "layer")
 _NOT_YET = -1.0  # No local rate is negative.
@@ -74,9 +68,7 @@ class LARS(MomentumSGD):
     float32 and rounded when they are stored.
 
     Args:
-        learning_rate: gamma: a number of at least 0, a
-            `keras.optimizers.schedules.LearningRateSchedule` or a function
-            without arguments that returns the rate.
+        learning_rate: gamma; what `MomentumSGD` takes.
         momentum: m, from 0 to 1.
         weight_decay: lambda, at least 0, inside the gradient.
         variant: `"paper"`, `"tf_models"`, `"mlperf"` or `"larc"`.
@@ -112,11 +104,7 @@ class LARS(MomentumSGD):
 
     def __init__(
         self,
-        learning_rate: (
-            float
-            | keras.optimizers.schedules.LearningRateSchedule
-            | Callable[[], Any]
-        ),
+        learning_rate: LearningRate,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         *,
@@ -129,33 +117,32 @@ class LARS(MomentumSGD):
         classic_momentum: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        """Validates and keeps the arguments; the class describes them."""
         super().__init__(learning_rate, momentum, weight_decay, **kwargs)
         self.variant = _check.choice("variant", variant, trust.VARIANTS)
         own = trust.VARIANTS[variant]
+        if trust_coefficient is None:
+            trust_coefficient = own.trust_coefficient
+        if epsilon is None:
+            epsilon = own.epsilon
+        if clip is None:
+            clip = own.clip
+        if classic_momentum is None:
+            classic_momentum = own.classic_momentum
         self.trust_coefficient = _check.real(
-            "trust_coefficient",
-            own.trust_coefficient
-            if trust_coefficient is None
-            else trust_coefficient,
-            above=0,
+            "trust_coefficient", trust_coefficient, above=0
         )
         self.exclude = exclusion.patterns(exclude)
         self.noise_rate = _check.choice("noise_rate", noise_rate, _NOISE_RATES)
-        self.epsilon = _check.real(
-            "epsilon", own.epsilon if epsilon is None else epsilon, minimum=0
-        )
-        self.clip = own.clips if clip is None else _check.boolean("clip", clip)
-        self.classic_momentum = (
-            own.classic_momentum
-            if classic_momentum is None
-            else _check.boolean("classic_momentum", classic_momentum)
+        self.epsilon = _check.real("epsilon", epsilon, minimum=0)
+        self.clip = _check.boolean("clip", clip)
+        self.classic_momentum = _check.boolean(
+            "classic_momentum", classic_momentum
         )
         self._refuse_unused_arguments(own)
 
     def _refuse_unused_arguments(self, own: trust.Variant) -> None:
         """Refuses arguments that mean nothing with the variant."""
-        if self.clip and not own.clips:
+        if self.clip and not own.clip:
             raise ValueError(
                 "`clip` must be False or None but for LARC, got clip=True "
                 f"with variant={self.variant!r}. Use variant='larc'."
@@ -188,7 +175,8 @@ class LARS(MomentumSGD):
         if self.built:
             return
         super().build(variables)
-        paths = [exclusion.path_of(variable) for variable in variables]
+        # TensorFlow's own have a name alone.
+        paths = [getattr(v, "path", v.name) for v in variables]
         self._is_excluded = tuple(
             exclusion.is_excluded(path, self.exclude) for path in paths
         )
@@ -210,14 +198,7 @@ class LARS(MomentumSGD):
         variable: tf.Variable | keras.Variable,
         learning_rate: tf.Tensor,
     ) -> None:
-        """Updates one variable and its velocity; see the class for how.
-
-        Args:
-            gradient: Of the variable's shape; already clipped, unscaled and
-                summed over replicas.
-            variable: The weight, on one replica.
-            learning_rate: A scalar, gamma of this step.
-        """
+        """Updates one variable as the variant does; see `MomentumSGD`'s."""
         index = _keras_compat.variable_index(self, variable)
         # Squares of a float16 overflow at 256.
         dtype = _at_least_float32(variable)

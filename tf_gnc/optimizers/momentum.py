@@ -20,6 +20,10 @@ from keras import ops
 
 from tf_gnc import _check, _keras_compat
 
+LearningRate = (
+    float | keras.optimizers.schedules.LearningRateSchedule | Callable[[], Any]
+)
+
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
 class MomentumSGD(keras.optimizers.Optimizer):
@@ -76,17 +80,12 @@ class MomentumSGD(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate: (
-            float
-            | keras.optimizers.schedules.LearningRateSchedule
-            | Callable[[], Any]
-        ) = 0.01,
+        learning_rate: LearningRate = 0.01,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Validates and keeps the arguments; the class describes them."""
         if not callable(learning_rate):
             # Keras insists on a Python float and turns down 1 or np.float32.
             learning_rate = _check.real(
@@ -135,13 +134,9 @@ class MomentumSGD(keras.optimizers.Optimizer):
         variable: tf.Variable | keras.Variable,
         learning_rate: tf.Tensor,
     ) -> None:
-        """Updates one variable and its velocity; see the class for how.
+        """Updates one variable, on one replica; see the class for how.
 
-        Args:
-            gradient: Of the variable's shape; already clipped, unscaled and
-                summed over replicas.
-            variable: The weight, on one replica.
-            learning_rate: A scalar, the rate of this step.
+        The gradient is already clipped, unscaled and summed over replicas.
         """
         # The roundings are those of keras.optimizers.SGD, in its order, so
         # that without decay the two agree to the last bit.
@@ -166,7 +161,8 @@ class MomentumSGD(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal optimizer."""
-        config = super().get_config()
-        config["momentum"] = self.momentum
-        config["weight_decay"] = self.l2_weight_decay
-        return config
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "weight_decay": self.l2_weight_decay,
+        }

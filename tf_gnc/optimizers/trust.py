@@ -24,16 +24,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The numbers in a form, named as in `tf_gnc.optimizers.LARS`.
-
-    Attributes:
-        momentum: m.
-        weight_decay: lambda.
-        trust_coefficient: tau.
-        epsilon: eps.
-        clip: Whether the local rate is bounded by the global one.
-        classic_momentum: Whether the rates stand inside the velocity.
-    """
+    """The numbers in a form, named as in `tf_gnc.optimizers.LARS`."""
 
     momentum: float
     weight_decay: float
@@ -55,7 +46,7 @@ def paper(
     size = tf.norm(x)
     bottom = tf.norm(g) + s.weight_decay * size + s.epsilon
     ratio = _ratio(s, size, bottom, defined=(size > 0) & (bottom > 0))
-    return _rate_inside(x, g + s.weight_decay * x, v, gamma, ratio, s)
+    return _move(x, g + s.weight_decay * x, v, gamma, ratio, s)
 
 
 def mlperf(
@@ -65,7 +56,7 @@ def mlperf(
     size, slope = tf.norm(x), tf.norm(g)
     bottom = slope + s.weight_decay * size + s.epsilon
     ratio = _ratio(s, size, bottom, defined=(size > 0) & (slope > 0))
-    return _rate_inside(x, g + s.weight_decay * x, v, gamma, ratio, s)
+    return _move(x, g + s.weight_decay * x, v, gamma, ratio, s)
 
 
 def tf_models(
@@ -78,7 +69,7 @@ def tf_models(
     slope = tf.norm(moves)
     ratio = _ratio(s, size, slope + s.epsilon, defined=(size > 0) & (slope > 0))
     if s.classic_momentum:
-        return _rate_inside(x, decayed, v, gamma, ratio, s)
+        return _move(x, decayed, v, gamma, ratio, s)
     return x - gamma * ratio * moves, moves, ratio
 
 
@@ -94,16 +85,14 @@ def larc(
         # Not min(ratio / gamma, 1): a global rate may be zero.
         ratio = tf.where(defined & (ratio < gamma), ratio / gamma, 1)
     decay = tf.where(defined, tf.cast(s.weight_decay, x.dtype), 0)
-    return _rate_outside(x, ratio * (g + decay * x), v, gamma, ratio, s)
+    return _move(x, ratio * (g + decay * x), v, gamma, ratio, s)
 
 
 def plain(
     x: tf.Tensor, g: tf.Tensor, v: tf.Tensor, gamma: tf.Tensor, s: Settings
 ) -> Update:
     """Momentum alone, for weights that are neither adapted nor decayed."""
-    one = tf.ones([], x.dtype)
-    inside = _rate_inside if s.classic_momentum else _rate_outside
-    return inside(x, g, v, gamma, one, s)
+    return _move(x, g, v, gamma, tf.ones([], x.dtype), s)
 
 
 def _ratio(
@@ -114,7 +103,7 @@ def _ratio(
     return tf.where(defined, tf.math.divide_no_nan(top, bottom), 1)
 
 
-def _rate_inside(
+def _move(
     x: tf.Tensor,
     direction: tf.Tensor,
     v: tf.Tensor,
@@ -122,20 +111,14 @@ def _rate_inside(
     ratio: tf.Tensor,
     s: Settings,
 ) -> Update:
-    """The paper's velocity: made at the rate of its step, and keeping it."""
-    v = s.momentum * v - gamma * ratio * direction
-    return x + v, v, ratio
+    """Moves the weight by its velocity.
 
-
-def _rate_outside(
-    x: tf.Tensor,
-    direction: tf.Tensor,
-    v: tf.Tensor,
-    gamma: tf.Tensor,
-    ratio: tf.Tensor,
-    s: Settings,
-) -> Update:
-    """PyTorch's velocity: what is still in it moves at the new rate."""
+    The paper's is made at the rate of its step, and keeps it; what is still
+    in PyTorch's moves at the new rate, and has the ratio in its direction.
+    """
+    if s.classic_momentum:
+        v = s.momentum * v - gamma * ratio * direction
+        return x + v, v, ratio
     v = s.momentum * v + direction
     return x - gamma * v, v, ratio
 
@@ -144,18 +127,13 @@ def _rate_outside(
 class Variant:
     """A form and what its source sets by default.
 
-    Attributes:
-        form: The function above.
-        trust_coefficient: tau.
-        epsilon: eps.
-        clips: Whether `clip` means anything to it; if so it is on.
-        classic_momentum: Whether the rates stand inside the velocity.
+    `clip` means something only to a form whose source sets it.
     """
 
     form: Form
     trust_coefficient: float = 0.001
     epsilon: float = 0.0
-    clips: bool = False
+    clip: bool = False
     classic_momentum: bool = True
 
 
@@ -167,7 +145,7 @@ VARIANTS = {
         larc,
         trust_coefficient=0.02,
         epsilon=1e-8,
-        clips=True,
+        clip=True,
         classic_momentum=False,
     ),
 }

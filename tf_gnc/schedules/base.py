@@ -1,11 +1,6 @@
-"""What the schedules share: one rounding, and schedules inside schedules.
+"""What the schedules share: one rounding, and schedules inside schedules."""
 
-It knows no schedule by name.
-
-Symbols   eta  learning rate
-          t    step: updates done so far
-"""
-
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,7 +15,8 @@ LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
 class ExactSchedule(LearningRateSchedule):
     """A schedule that is rounded to float32 once, when it is called.
 
-    One inside another hands on its float64 rate, however deep it lies.
+    One inside another hands on its float64 rate, however deep it lies. A
+    subclass keeps each argument of its constructor under the same name.
     """
 
     def __call__(self, step: Any) -> tf.Tensor:
@@ -32,6 +28,18 @@ class ExactSchedule(LearningRateSchedule):
         raise NotImplementedError(
             f"{type(self).__name__} must implement `exact`."
         )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal schedule."""
+        return {
+            name: _to_config(getattr(self, name))
+            for name in inspect.signature(type(self)).parameters
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ExactSchedule":
+        """Makes a schedule from what `get_config` returned."""
+        return cls(**{k: _from_config(value) for k, value in config.items()})
 
 
 def whole_step(step: Any) -> tf.Tensor:
@@ -56,10 +64,7 @@ def increasing_steps(name: str, steps: Iterable[int]) -> tuple[int, ...]:
             f"`{name}` must be a list of whole numbers, got {name}={steps!r}. "
             f"For a single one write {name}=[{steps!r}]."
         )
-    steps = tuple(
-        _check.integer(f"{name}[{i}]", step, minimum=1)
-        for i, step in enumerate(steps)
-    )
+    steps = _check.integers(name, steps)
     if any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
         raise ValueError(
             f"`{name}` must increase strictly, got {name}={list(steps)}. "
@@ -88,15 +93,15 @@ def rate_at(
     return tf.constant(schedule, tf.float64)
 
 
-def to_config(schedule: LearningRateSchedule | float) -> dict | float:
-    """Returns an inner schedule in the form that a configuration holds."""
-    if callable(schedule):
-        return keras.saving.serialize_keras_object(schedule)
-    return schedule
+def _to_config(value: Any) -> Any:
+    """Returns an argument, perhaps a schedule, as a configuration holds it."""
+    if callable(value):
+        return keras.saving.serialize_keras_object(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
-def from_config(config: dict | float) -> LearningRateSchedule | float:
-    """Makes the inner schedule from what `to_config` returned."""
-    if isinstance(config, dict):
-        return keras.saving.deserialize_keras_object(config)
-    return config
+def _from_config(value: Any) -> Any:
+    """Makes the argument from what `_to_config` returned."""
+    if isinstance(value, dict):
+        return keras.saving.deserialize_keras_object(value)
+    return value

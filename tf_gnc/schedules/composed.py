@@ -1,14 +1,7 @@
-r"""Schedules around another one: warm-up before it, final collapse after it.
+"""Schedules around another one, ours or Keras's: warm-up and collapse.
 
-Both hold a schedule, ours or one of Keras's, and call it at the absolute
-step. They know nothing of how it comes by its rate.
-
-Symbols   eta  learning rate
-          t    step: updates done so far
-          T_w  length of the warm-up in steps
+They call it at the absolute step: neither delays any of its decays.
 """
-
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -17,10 +10,8 @@ from tf_gnc import _check
 from tf_gnc.schedules.base import (
     ExactSchedule,
     LearningRateSchedule,
-    from_config,
     rate_at,
     schedule_or_rate,
-    to_config,
 )
 
 
@@ -63,8 +54,6 @@ class WarmUp(ExactSchedule):
         steps: int,
         then: LearningRateSchedule | float,
     ) -> None:
-        """Validates and keeps the arguments; the class describes them."""
-        super().__init__()
         self.start = _check.real("start", start, minimum=0)
         self.steps = _check.integer("steps", steps, minimum=0)
         self.then = schedule_or_rate("then", then)
@@ -77,19 +66,6 @@ class WarmUp(ExactSchedule):
         fraction = tf.cast(step, tf.float64) / max(self.steps, 1)
         ramp = self.start + (peak - self.start) * fraction
         return tf.where(step < self.steps, ramp, rate_at(self.then, step))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal schedule."""
-        return {
-            "start": self.start,
-            "steps": self.steps,
-            "then": to_config(self.then),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
-        """Makes a schedule from what `get_config` returned."""
-        return cls(**{**config, "then": from_config(config["then"])})
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
@@ -131,8 +107,6 @@ class FinalCollapse(ExactSchedule):
         boundary: int,
         divisor: float = 5.0,
     ) -> None:
-        """Validates and keeps the arguments; the class describes them."""
-        super().__init__()
         self.schedule = schedule_or_rate("schedule", schedule)
         self.boundary = _check.integer("boundary", boundary, minimum=1)
         self.divisor = _check.real("divisor", divisor, minimum=1)
@@ -141,16 +115,3 @@ class FinalCollapse(ExactSchedule):
         """Returns the float64 rate at `step`, an int64 tensor."""
         rate = rate_at(self.schedule, step)
         return tf.where(step < self.boundary, rate, rate / self.divisor)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal schedule."""
-        return {
-            "schedule": to_config(self.schedule),
-            "boundary": self.boundary,
-            "divisor": self.divisor,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "FinalCollapse":
-        """Makes a schedule from what `get_config` returned."""
-        return cls(**{**config, "schedule": from_config(config["schedule"])})

@@ -1,13 +1,6 @@
-r"""Learning rates that fall: in steps, or along a polynomial.
-
-They know neither warm-ups nor epochs.
-
-Symbols   eta  learning rate
-          t    step: updates done so far
-"""
+"""Learning rates that fall: in steps, or along a polynomial."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -51,8 +44,6 @@ class StepDecay(ExactSchedule):
     def __init__(
         self, initial: float, boundaries: Iterable[int], factor: float = 0.1
     ) -> None:
-        """Validates and keeps the arguments; the class describes them."""
-        super().__init__()
         self.initial = _check.real("initial", initial, minimum=0)
         self.boundaries = increasing_steps("boundaries", boundaries)
         self.factor = _check.real("factor", factor, above=0, maximum=1)
@@ -67,14 +58,6 @@ class StepDecay(ExactSchedule):
         )
         passed = step[..., tf.newaxis] >= boundaries  # (*step.shape, count)
         return tf.gather(rates, tf.reduce_sum(tf.cast(passed, tf.int32), -1))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal schedule."""
-        return {
-            "initial": self.initial,
-            "boundaries": list(self.boundaries),
-            "factor": self.factor,
-        }
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
@@ -112,8 +95,6 @@ class PolynomialDecay(ExactSchedule):
     def __init__(
         self, initial: float, steps: int, power: float = 2.0, after: int = 0
     ) -> None:
-        """Validates and keeps the arguments; the class describes them."""
-        super().__init__()
         self.initial = _check.real("initial", initial, minimum=0)
         self.steps = _check.integer("steps", steps, minimum=1)
         self.power = _check.real("power", power, above=0)
@@ -124,12 +105,3 @@ class PolynomialDecay(ExactSchedule):
         left = tf.cast(self.after + self.steps - step, tf.float64)
         fraction = tf.clip_by_value(left / self.steps, 0, 1)
         return self.initial * fraction**self.power
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal schedule."""
-        return {
-            "initial": self.initial,
-            "steps": self.steps,
-            "power": self.power,
-            "after": self.after,
-        }

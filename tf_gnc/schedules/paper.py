@@ -1,7 +1,4 @@
-r"""The paper's schedules: from batch sizes and epochs to rates and steps.
-
-They know the paper's tables; what a schedule is, its own file knows.
-"""
+"""The paper's schedules: from batch sizes and epochs to rates and steps."""
 
 from tf_gnc import _check
 from tf_gnc.schedules.composed import FinalCollapse, WarmUp

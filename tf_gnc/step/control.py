@@ -26,11 +26,7 @@ _CHANGED = (
 class StepControl:
     """The control of one model's steps; `control_of` gives it.
 
-    Args:
-        model: With `GNCTrainStep`.
-
     Attributes:
-        model: The model.
         update: Called in place of `optimizer.apply` by steps that are traced
             while it is set.
     """
@@ -47,7 +43,7 @@ class StepControl:
         """Has `fit` pass over its next steps; for taking up a run.
 
         Args:
-            num_steps: How many steps; in whole calls if a call takes several.
+            num_steps: In whole calls if a call takes several.
             read_data: Whether their batches are read and thrown away.
 
         Raises:
@@ -71,11 +67,7 @@ class StepControl:
         return self._calls_left is not None
 
     def pass_over(self, iterator: Any) -> dict[str, Any] | None:
-        """Stands for a call of the training function, or returns None.
-
-        Args:
-            iterator: Yields the batches.
-        """
+        """Stands for a call of the training function, or returns None."""
         if not self._calls_left:
             self.end_skipping()
             return None
@@ -124,11 +116,7 @@ class StepControl:
         """Gives the model a plan of its own for a while, one step a call.
 
         Afterwards the model has its plan, rule and training function back,
-        and `update` is None.
-
-        Args:
-            noise: Whether the model's rule is in force; False stands for no
-                rule.
+        and `update` is None. With `noise=False` the plan has no rule.
         """
         model = self.model
         before = {name: getattr(model, name) for name in _CHANGED}

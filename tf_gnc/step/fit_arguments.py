@@ -29,13 +29,10 @@ class Resumable:
         raise NotImplementedError
 
     def data_position(self, first_step: int, seed: int) -> tuple[int, int]:
-        """Returns the step at which the data go on, and how to shuffle them.
+        """Returns the step at which the data go on, and the seed of shuffling.
 
-        Called for data that can begin at any step.
-
-        Args:
-            first_step: For a run that begins.
-            seed: For a run that begins.
+        Given are those of a run that begins. Called for data that can begin
+        at any step.
         """
         raise NotImplementedError
 
@@ -45,14 +42,11 @@ class Resumable:
 
 
 def prepare(model: keras.Model, arguments: dict[str, Any]) -> list[Resumable]:
-    """Changes the arguments of `fit`, and returns the callbacks that resume.
+    """Changes the arguments of `fit`, and returns its one `Resumable`, if any.
 
     Args:
         model: Compiled, with `GNCTrainStep`.
         arguments: Those of `fit` that were given, by name; changed in place.
-
-    Returns:
-        At most one.
 
     Raises:
         ValueError: If the workers can't share a batch evenly, or the

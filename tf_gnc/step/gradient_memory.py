@@ -8,9 +8,11 @@ Symbols   V  workers per replica
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
+from tf_gnc.step import workers
 
 
 class GradientMemory:
@@ -22,8 +24,8 @@ class GradientMemory:
     Args:
         workers_per_replica: V.
         num_scalars: P.
-        dtype: Dtype of the remembered gradients.
-        mean_dtype: Dtype of their mean, and of the noise.
+        dtype: Of the remembered gradients.
+        mean_dtype: Of their mean, and of the noise.
         delay: D. A gradient is written when the D-th worker after it has
             read its noise. D + 1 workers can so be under way at a time, where
             writing at once would make each wait for the one before it.
@@ -44,35 +46,20 @@ class GradientMemory:
         self.workers_per_replica = workers_per_replica
         self.delay = delay
         self.undoable = undoable
-
-        def variable(shape: list[int], dtype: str) -> tf.Variable:
-            return tf.Variable(
-                lambda: tf.zeros(shape, dtype),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.NONE,
-            )
-
         # The last row takes what the first D workers have nothing to write.
         num_rows = (2 if undoable else 1) * workers_per_replica
         num_rows += min(delay, 1)
+        variable = workers.replica_variable
         self.gradients = variable([num_rows, num_scalars], dtype)
         self.mean = variable([num_scalars], mean_dtype)
         self.half = variable([], "int32")  # in force, if undoable: 0 or 1
 
-    def begin_step(self) -> "MemoryStep":
-        """Returns the calling replica's view of the memory for one step."""
-        return MemoryStep(self)
+    def rows(
+        self, replica: int, strategy: tf.distribute.Strategy
+    ) -> np.ndarray:
+        """Returns the gradients in force of one replica, shape `(V, P)`.
 
-    def rows(self, replica: int, strategy: tf.distribute.Strategy) -> Any:
-        """Returns the gradients in force of one replica of this process.
-
-        Args:
-            replica: Counts this process's replicas.
-            strategy: Holds the variables.
-
-        Returns:
-            A NumPy array of shape `(V, P)`.
+        `replica` counts those of this process.
         """
         local = strategy.experimental_local_results
         start = int(local(self.half)[replica]) * self.workers_per_replica
@@ -85,13 +72,9 @@ class GradientMemory:
         strategy: tf.distribute.Strategy,
         rows: Iterable[Any],
     ) -> None:
-        """Puts back what `rows` returned; `mean` is the caller's to put back.
+        """Puts back what `rows` returned, one row `(P,)` after another.
 
-        Args:
-            replica: Counts this process's replicas.
-            strategy: Holds the variables.
-            rows: The gradients of the replica's workers in their order, each
-                `(P,)`.
+        The caller puts `mean` back.
         """
         local = strategy.experimental_local_results
         local(self.half)[replica].assign(0)
@@ -108,13 +91,10 @@ class GradientMemory:
 
 
 class MemoryStep:
-    """One replica's memory during one step.
+    """The calling replica's memory during one step.
 
     Use it in this order: for each worker `noise`, then `remember`; `flush`;
     `end`.
-
-    Args:
-        memory: What it reads and writes.
 
     Attributes:
         pending: The first worker's pending gradients: D zeros.
@@ -158,8 +138,8 @@ class MemoryStep:
 
         Args:
             worker: Index of this worker on its replica, 0 to V - 1.
-            gradient: This worker's gradient, shape `(P,)`.
-            pending: The gradients of the D workers before, oldest first.
+            gradient: This worker's, shape `(P,)`.
+            pending: Those of the D workers before, oldest first.
 
         Returns:
             The next worker's `pending`.
@@ -179,12 +159,10 @@ class MemoryStep:
             self._write(self._write_to + worker, gradient)
 
     def end(self, mean: tf.Tensor, valid: tf.Tensor) -> None:
-        """Stores the mean gradient, or takes an invalid step back.
+        """Stores the mean over all M workers, shape `(P,)`.
 
-        Args:
-            mean: Mean gradient over all workers of all replicas, `(P,)`.
-            valid: Boolean scalar. If False and the memory is undoable, the
-                next step reads what this one has read.
+        If the step isn't valid and the memory is undoable, the next step
+        reads what this one has read.
         """
         mean = tf.cast(mean, self._old_mean.dtype)
         self._mean.assign(tf.where(valid, mean, self._old_mean))

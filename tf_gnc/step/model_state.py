@@ -42,19 +42,12 @@ class WorkerScope(keras.StatelessScope):
 
 
 class CarriedState(NamedTuple):
-    """What each worker of a replica hands on to the next one.
+    """What each worker of a replica hands on to the next one."""
 
-    Attributes:
-        statistics: Sum over the workers of their moving statistics, packed.
-        metrics: Values of the metrics that the model's layers update.
-        seeds: States of the seed generators that the call draws from.
-        others: Values of whole-number variables that the call assigns.
-    """
-
-    statistics: tf.Tensor
-    metrics: list[tf.Tensor]
-    seeds: list[tf.Tensor]
-    others: list[tf.Tensor]
+    statistics: tf.Tensor  # the sum of their moving statistics, packed
+    metrics: list[tf.Tensor]  # those that the model's layers update
+    seeds: list[tf.Tensor]  # states of the generators that the call draws from
+    others: list[tf.Tensor]  # whole numbers that the call assigns
 
 
 class ModelState:
@@ -62,12 +55,8 @@ class ModelState:
 
     Make one per traced step, and let it `keep` what a call in `trial_scope`
     assigns. For each worker enter `scope`, then `collect`; after the
-    loop and the reduction call `assign`.
-
-    Args:
-        model: A built and compiled model.
-        generator: Keras's generator for random numbers drawn without a seed.
-        dtype: Floating-point dtype in which statistics are averaged.
+    loop and the reduction call `assign`. Statistics are averaged in `dtype`;
+    `generator` is Keras's for random numbers drawn without a seed.
     """
 
     def __init__(
@@ -82,21 +71,15 @@ class ModelState:
         self._seeds = [v for v in states if _keras_compat.is_seed_state(v)]
         self._states = [v for v in states if not _keras_compat.is_seed_state(v)]
         self._metrics = list(model.metrics_variables)
-        self._weights = list(model.trainable_variables)
         self._start = {
             id(v): tf.convert_to_tensor(v.value)
             for v in [*states, *self._metrics, generator.state]
         }
-        self._updates = Counter()
 
     def trial_scope(self) -> WorkerScope:
         """Returns a scope for a call that shows what a call assigns."""
-        variables = [*self._states, *self._seeds, *self._metrics]
-        variables.append(self._generator.state)
-        return WorkerScope(
-            [(v, v.value) for v in self._weights]
-            + [(v, self._start[id(v)]) for v in variables]
-        )
+        metrics = self._starting(self._metrics)
+        return self.scope([], tf.constant(0), metrics)
 
     def keep(self, scope: WorkerScope) -> None:
         """Keeps track of what a call in `trial_scope` has assigned.
@@ -104,12 +87,16 @@ class ModelState:
         Everything else, the weights of frozen layers for one, stays out of
         sums and loops.
         """
-        self._updates = scope.num_updates
-        updated = [v for v in self._states if self._updates[id(v)]]
+
+        def assigned(variables: list[keras.Variable]) -> list[keras.Variable]:
+            return [v for v in variables if scope.num_updates[id(v)]]
+
+        self._draws = scope.num_updates[id(self._generator.state)]
+        updated = assigned(self._states)
         self._statistics = [v for v in updated if v.value.dtype.is_floating]
         self._others = [v for v in updated if not v.value.dtype.is_floating]
-        self._metrics = [v for v in self._metrics if self._updates[id(v)]]
-        self._seeds = [v for v in self._seeds if self._updates[id(v)]]
+        self._metrics = assigned(self._metrics)
+        self._seeds = assigned(self._seeds)
         self.layout = WeightLayout(
             [v.shape for v in self._statistics], self._dtype
         )
@@ -131,10 +118,8 @@ class ModelState:
     ) -> WorkerScope:
         """Returns the scope in which a worker calls the model.
 
-        Args:
-            weights: The trainable variables with the worker's own values.
-            worker: The worker's index in the whole cluster, 0 to M - 1.
-            metrics: Their values, as the worker before it left them.
+        Its index is that in the whole cluster, 0 to M - 1; `metrics` are the
+        values that the worker before it left.
         """
         seeds = [*self._seeds, self._generator.state]
         return WorkerScope(
@@ -167,25 +152,24 @@ class ModelState:
         self,
         carried: CarriedState,
         statistics: tf.Tensor,
-        valid: tf.Tensor | None = None,
+        valid: tf.Tensor | None,
     ) -> None:
-        """Writes a step's outcome to the model's variables.
+        """Writes a step's outcome to the model's variables, unless not valid.
 
-        Args:
-            carried: What the replica's last worker returned.
-            statistics: Mean over all M workers of the packed statistics.
-            valid: Boolean scalar: if False, all stays as it was. None stands
-                for a step that can't be invalid.
+        Given are what the replica's last worker left, the mean over all M
+        workers of the packed statistics, and what `Signals.incoming` says.
         """
         means = self.layout.unpack(statistics) if self._statistics else []
-        for variables, values in (
-            (self._statistics, means),
-            (self._metrics, carried.metrics),
-            (self._seeds, carried.seeds),
-            (self._others, carried.others),
-        ):
-            for variable, value in zip(variables, values, strict=True):
-                self._assign_if(variable, value, valid)
+        for variable, value in [
+            *zip(self._statistics, means, strict=True),
+            *zip(self._metrics, carried.metrics, strict=True),
+            *zip(self._seeds, carried.seeds, strict=True),
+            *zip(self._others, carried.others, strict=True),
+        ]:
+            value = tf.cast(value, variable.value.dtype)
+            if valid is not None:
+                value = tf.where(valid, value, self._start[id(variable)])
+            variable.assign(value)
         self._advance_global_seed()
 
     def _starting(self, variables: list[keras.Variable]) -> list[tf.Tensor]:
@@ -200,26 +184,14 @@ class ModelState:
         )
         return seed + tf.stack([offset, tf.zeros_like(offset)])
 
-    def _assign_if(
-        self,
-        variable: keras.Variable,
-        value: tf.Tensor,
-        valid: tf.Tensor | None,
-    ) -> None:
-        value = tf.cast(value, variable.value.dtype)
-        if valid is not None:
-            value = tf.where(valid, value, self._start[id(variable)])
-        variable.assign(value)
-
     def _advance_global_seed(self) -> None:
         # Its sequence is not a sum, so it is replayed: as many draws as one
         # worker made, from the state at the start of the step.
         state = self._generator.state
-        draws = self._updates[id(state)]
-        if not draws:
+        if not self._draws:
             return
         replay = keras.StatelessScope([(state, self._start[id(state)])])
         with replay:
-            for _ in range(draws):
+            for _ in range(self._draws):
                 self._generator.next(ordered=False)
         state.assign(replay.get_current_value(state))

@@ -18,6 +18,7 @@ from tf_gnc import _keras_compat
 from tf_gnc.noise.layout import WeightLayout
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import workers
+from tf_gnc.step.control import control_of
 from tf_gnc.step.gradient_memory import GradientMemory, MemoryStep
 from tf_gnc.step.signals import Signals
 from tf_gnc.step.step_table import StepTableWriter
@@ -27,28 +28,18 @@ class StepPlan:
     """Everything about a model's steps that stays from one to the next.
 
     Args:
-        model: A built and compiled model.
-        rule: The noise rule, or None for plain data-parallel SGD.
-        num_workers: M, or None for one worker per replica.
-        alpha: The coefficient to start with.
-        keeps_table: Whether each step leaves a table of its workers.
+        model: A built and compiled model with `GNCTrainStep`.
 
     Attributes:
-        table: Writes and reads that table; None for steps that leave none.
+        table: Writes and reads what a step leaves of its workers; None for
+            steps that leave nothing.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        rule: NoiseRule | None,
-        num_workers: int | None,
-        alpha: float,
-        keeps_table: bool = False,
-    ) -> None:
+    def __init__(self, model: keras.Model) -> None:
         strategy = model.distribute_strategy
-        self.rule = rule
+        self.rule: NoiseRule | None = model.noise_rule
         self.num_replicas = strategy.num_replicas_in_sync
-        self.num_workers = num_workers or self.num_replicas
+        self.num_workers: int = model.num_workers
         self.per_replica = workers.per_replica(
             self.num_workers, self.num_replicas
         )
@@ -65,7 +56,9 @@ class StepPlan:
         with strategy.scope():
             self.generator = _keras_compat.global_seed_generator()
             self.memory = self._make_memory()
-            self.alpha = tf.Variable(alpha, trainable=False, dtype=dtype)
+            self.alpha = tf.Variable(
+                model.noise_alpha, trainable=False, dtype=dtype
+            )
             self.signals = Signals(
                 self.num_workers,
                 self.num_replicas,
@@ -77,17 +70,12 @@ class StepPlan:
             )
             if not model.optimizer.built:
                 model.optimizer.build(self.variables)
-        self.keep_table(keeps_table, strategy)
+        self.keep_table(control_of(model).keeps_table, strategy)
 
     def keep_table(
         self, wanted: bool, strategy: tf.distribute.Strategy
     ) -> None:
-        """Has steps that are traced from now on leave a table, or none.
-
-        Args:
-            wanted: Whether they do.
-            strategy: Is to hold the variable.
-        """
+        """Has steps that are traced from now on leave a table, or none."""
         self.table: StepTableWriter | None = None
         if wanted:
             with strategy.scope():
@@ -100,74 +88,66 @@ class StepPlan:
         context = tf.distribute.get_replica_context()
         return context.replica_id_in_sync_group * self.per_replica
 
+    def clean_weights(self) -> tf.Tensor:
+        """Returns the clean weights x, shape `(P,)`."""
+        return self.layout.pack([v.value for v in self.variables])
+
+    def begin_step(self) -> MemoryStep | None:
+        """Returns this replica's memory for a step, None if the rule has none.
+
+        It holds the gradients of the step before.
+        """
+        return MemoryStep(self.memory) if self.memory else None
+
     def displacement(
         self,
         clean: tf.Tensor,
         optimizer: keras.optimizers.Optimizer,
         memory: MemoryStep | None,
-    ) -> Callable[[tf.Tensor], tf.Tensor]:
-        """Returns a function from worker to its displaced weights.
+    ) -> Callable[[tf.Tensor], tuple[tf.Tensor | None, tf.Tensor]]:
+        """Returns a function from worker to its noise and displaced weights.
 
         Args:
             clean: The clean weights x, shape `(P,)`.
             optimizer: Gives eta_t and the number of steps taken.
-            memory: The gradients of the step before, if the rule needs them.
+            memory: From `begin_step`.
 
         Returns:
-            Takes a worker's index on this replica, 0 to V - 1; returns x_i,
-            shape `(P,)`.
+            Takes a worker's index on this replica, 0 to V - 1; returns what
+            `noise` gives for it, and x_i, shape `(P,)`.
         """
+        rule, layout = self.rule, self.layout
+        if rule is None:
+            return lambda worker: (None, clean)
         noise = self.noise(optimizer, memory)
-        displace = self.displace(clean, optimizer)
-        return lambda worker: displace(noise(worker))
+        rate = self._noise_rate(optimizer)
+        scale = rule.scale(clean, self.alpha * rate, layout)
+
+        def displaced(worker: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            omega = noise(worker)
+            return omega, rule.displace(clean, scale, omega, layout)
+
+        return displaced
 
     def noise(
         self,
         optimizer: keras.optimizers.Optimizer,
         memory: MemoryStep | None,
-    ) -> Callable[[tf.Tensor], tf.Tensor | None]:
+    ) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns a function from worker to its noise, before any scaling.
 
-        Args:
-            optimizer: Gives the number of steps taken.
-            memory: As for `displacement`.
-
-        Returns:
-            Takes a worker's index on this replica, 0 to V - 1; returns what
-            `NoiseRule.noise` does, shape `(P,)`, or None without a rule.
+        It takes a worker's index on this replica, 0 to V - 1, and returns what
+        `NoiseRule.noise` does, shape `(P,)`. The plan must have a rule.
         """
-        rule, layout = self.rule, self.layout
-        if rule is None:
-            return lambda worker: None
         # Counted from 0, before this step's update.
         step = tf.convert_to_tensor(optimizer.iterations)
 
         def noise(worker: tf.Tensor) -> tf.Tensor:
             gradient_noise = None if memory is None else memory.noise(worker)
             index = self.first_worker() + worker
-            return rule.noise(step, index, gradient_noise, layout)
+            return self.rule.noise(step, index, gradient_noise, self.layout)
 
         return noise
-
-    def displace(
-        self, clean: tf.Tensor, optimizer: keras.optimizers.Optimizer
-    ) -> Callable[[tf.Tensor | None], tf.Tensor]:
-        """Returns a function from a worker's noise to its displaced weights.
-
-        Args:
-            clean: The clean weights x, shape `(P,)`.
-            optimizer: Gives eta_t.
-
-        Returns:
-            Takes what the function from `noise` gives; returns x_i, shape
-            `(P,)`.
-        """
-        rule, layout = self.rule, self.layout
-        if rule is None:
-            return lambda noise: clean
-        rate = self._noise_rate(optimizer)
-        scale = rule.scale(clean, self.alpha * rate, layout)
-        return lambda noise: rule.displace(clean, scale, noise, layout)
 
     def _noise_rate(self, optimizer: keras.optimizers.Optimizer) -> tf.Tensor:
         """Returns the noise's eta_t: a scalar, or a vector of shape `(P,)`.
@@ -191,15 +171,10 @@ class StepPlan:
     def gradients(
         self, gradient: tf.Tensor, connected: list[bool]
     ) -> list[tf.Tensor | None]:
-        """Returns a gradient as one tensor per trainable variable.
+        """Returns a gradient of shape `(P,)` as one tensor for each variable.
 
-        Args:
-            gradient: A vector of shape `(P,)`.
-            connected: For each variable, whether the loss depends on it.
-
-        Returns:
-            Tensors in the variables' dtypes; None where the loss does not
-            depend on the variable, as in stock Keras.
+        They have the variables' dtypes. As in stock Keras it is None where
+        the loss doesn't depend on the variable, which isn't `connected`.
         """
         return [
             tf.cast(part, variable.dtype) if has_gradient else None
@@ -212,12 +187,7 @@ class StepPlan:
         ]
 
     def raise_fault(self, strategy: tf.distribute.Strategy) -> None:
-        """Raises what a step has recorded, after emptying the memory.
-
-        Raises:
-            ValueError: If the workers couldn't share a batch evenly.
-            FloatingPointError: If a worker's gradient wasn't finite.
-        """
+        """Raises what a step has recorded, after emptying the memory."""
         try:
             self.signals.raise_fault(strategy)
         except (ValueError, FloatingPointError):
@@ -239,11 +209,7 @@ class StepPlan:
 
 
 def check_rule(noise: Any) -> None:
-    """Checks that `noise` is a noise rule or None.
-
-    Raises:
-        ValueError: If it isn't.
-    """
+    """Raises a ValueError if `noise` is neither a noise rule nor None."""
     if noise is not None and not isinstance(noise, NoiseRule):
         raise ValueError(
             "`noise` must be a noise rule such as "
@@ -255,15 +221,7 @@ def check_rule(noise: Any) -> None:
 def check_accumulation(
     optimizer: keras.optimizers.Optimizer, num_workers: int
 ) -> None:
-    """Checks that the optimizer leaves it to the workers to add up gradients.
-
-    Args:
-        optimizer: As given to `compile`.
-        num_workers: M.
-
-    Raises:
-        ValueError: If it accumulates gradients.
-    """
+    """Raises a ValueError if the optimizer accumulates gradients itself."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     steps = inner.gradient_accumulation_steps
     if steps:

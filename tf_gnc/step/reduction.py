@@ -17,60 +17,37 @@ from tf_gnc.step.plan import StepPlan
 
 
 class WorkerResult(NamedTuple):
-    """What one worker has found.
+    """What one worker has found."""
 
-    Attributes:
-        loss: Its mean loss.
-        gradients: A tensor per trainable variable; None where the loss does
-            not depend on the variable.
-        predictions: For its rows.
-        noise: Before any scaling, shape `(P,)`; None without a rule.
-        displaced: Its weights x_i, shape `(P,)`.
-    """
-
-    loss: tf.Tensor
-    gradients: list[tf.Tensor | None]
+    loss: tf.Tensor  # a mean
+    gradients: list[tf.Tensor | None]  # None where the loss doesn't depend
     predictions: Any
-    noise: tf.Tensor | None
-    displaced: tf.Tensor
+    noise: tf.Tensor | None  # before any scaling, (P,); None without a rule
+    displaced: tf.Tensor  # x_i, (P,)
 
 
 class Sums(NamedTuple):
     """What travels through the loop over a replica's workers.
 
-    Attributes:
-        gradient: Sum of their gradients, shape `(P,)`.
-        loss: Sum of their losses.
-        state: The model's state.
-        pending: Gradients that are still to be remembered.
-        culprit: Global index of the first worker whose gradient isn't finite,
-            or -1.
-        table: The step table's columns; `()` if none is kept.
-        outputs: Their predictions and masks, a TensorArray each.
+    The culprit is the global index of the first worker whose gradient isn't
+    finite, or -1.
     """
 
-    gradient: tf.Tensor
+    gradient: tf.Tensor  # (P,)
     loss: tf.Tensor
     state: CarriedState
-    pending: tuple[tf.Tensor, ...]
+    pending: tuple[tf.Tensor, ...]  # gradients still to be remembered
     culprit: tf.Tensor
-    table: tf.Tensor | tuple[()]
-    outputs: list[tf.TensorArray]
+    table: tf.Tensor | tuple[()]  # (4, M), if one is kept
+    outputs: list[tf.TensorArray]  # predictions and masks
 
 
 class Reduction:
     """Sums one step on one replica, and averages over all.
 
     Make one per traced step. The sums travel through the workers' loop, from
-    `first` through `add` to `reduce`.
-
-    Args:
-        plan: The plan in force.
-        state: The model's state in this step.
-        memory: The gradients of the step before, if the rule needs them.
-        clean: The clean weights x, shape `(P,)`.
-        outputs: Dtype and shape of one worker's predictions, and of the mask
-            of each or None.
+    `first` through `add` to `reduce`. The outputs are one worker's predictions
+    and `outputs_of` them, of which dtypes and shapes count.
     """
 
     def __init__(
@@ -86,12 +63,11 @@ class Reduction:
         self._state = state
         self._memory = memory
         self._clean = clean
-        self._predictions, self._masks = outputs
+        self._structure, self._outputs = outputs
 
     def first(self) -> Sums:
         """Returns what the first worker of a replica adds to."""
         table = self._plan.table
-        outputs = [*keras.tree.flatten(self._predictions), *self._masks]
         return Sums(
             gradient=tf.zeros([self._layout.size], self._layout.dtype),
             loss=tf.zeros([], self._layout.dtype),
@@ -103,7 +79,7 @@ class Reduction:
                 tf.TensorArray(
                     spec.dtype, self._plan.per_replica, element_shape=spec.shape
                 )
-                for spec in outputs
+                for spec in self._outputs
                 if spec is not None
             ],
         )
@@ -117,41 +93,38 @@ class Reduction:
     ) -> Sums:
         """Returns the sums with one worker's result added.
 
-        Args:
-            sums: What the workers before have left.
-            worker: The worker's index on this replica, 0 to V - 1.
-            result: What it has found.
-            state: The model state that the next worker finds.
+        The worker's index is that on its replica, 0 to V - 1; the state is
+        what the next worker finds.
         """
-        layout = self._layout
-        gradient = layout.pack(result.gradients)
-        pending, table = sums.pending, sums.table
+        gradient = self._layout.pack(result.gradients)
+        index = self._plan.first_worker() + worker  # in the whole cluster
+        pending, culprit, table = sums.pending, sums.culprit, sums.table
         if self._memory is not None:
             pending = self._memory.remember(worker, gradient, pending)
-        outputs = outputs_of(result.predictions)
+        if self._plan.signals.checks_gradients:
+            # One pass and no temporary: what isn't finite spoils the sum.
+            finite = tf.math.is_finite(tf.reduce_sum(gradient))
+            culprit = tf.where(finite | (culprit >= 0), culprit, index)
         if self._plan.table:
             # What the weights came to, rounding included.
             displacement = result.displaced - self._clean
             table = self._plan.table.add(
                 table,
-                self._plan.first_worker() + worker,
+                index,
                 result.loss,
                 (gradient, result.noise, displacement),
             )
+        outputs = [o for o in outputs_of(result.predictions) if o is not None]
         return Sums(
             gradient=sums.gradient + gradient,
-            loss=sums.loss + tf.cast(result.loss, layout.dtype),
+            loss=sums.loss + tf.cast(result.loss, self._layout.dtype),
             state=state,
             pending=pending,
-            culprit=self._culprit(sums.culprit, worker, gradient),
+            culprit=culprit,
             table=table,
             outputs=[
                 array.write(worker, output)
-                for array, output in zip(
-                    sums.outputs,
-                    [o for o in outputs if o is not None],
-                    strict=True,
-                )
+                for array, output in zip(sums.outputs, outputs, strict=True)
             ],
         )
 
@@ -160,24 +133,20 @@ class Reduction:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         """Averages over all M workers and ends the memory's step.
 
-        Everything that crosses the replicas travels in one vector.
-
-        Args:
-            sums: What this replica's last worker left.
-            num_rows: This replica's rows.
-            step: Number of steps taken before this one.
+        Everything that crosses the replicas travels in one vector. Given are
+        what this replica's last worker left, the replica's rows, and how many
+        steps were taken before.
 
         Returns:
             The mean gradient, shape `(P,)`; the mean of the packed moving
-            statistics; and a boolean scalar that tells whether the step may
-            be taken, or None for a step that can't fail.
+            statistics; and whether the step may be taken, as from
+            `Signals.incoming`.
         """
         signals, dtype = self._plan.signals, self._layout.dtype
-        culprit = sums.culprit
         parts = [
             sums.gradient / self._plan.per_replica,
             sums.state.statistics / self._plan.per_replica,
-            signals.outgoing(culprit, num_rows, dtype),
+            signals.outgoing(sums.culprit, num_rows, dtype),
         ]
         if self._plan.table:
             parts.append(tf.reshape(sums.table, [-1]))
@@ -185,44 +154,29 @@ class Reduction:
         gradient, statistics, said, *table = tf.split(
             vector, [part.shape[0] for part in parts]
         )
-        valid = signals.incoming(said, step, culprit, num_rows)
+        valid = signals.incoming(said, step, sums.culprit, num_rows)
+        taken = tf.reduce_all(tf.math.is_finite(gradient))
+        if valid is not None:
+            taken &= valid
         if self._memory is not None:
             self._memory.flush(sums.pending)
-            finite = tf.reduce_all(tf.math.is_finite(gradient))
-            self._memory.end(
-                gradient, finite if valid is None else finite & valid
-            )
+            self._memory.end(gradient, taken)
         if self._plan.table:
             self._plan.table.record(
-                table[0], self._clean, gradient, num_rows, valid
+                table[0], self._clean, gradient, num_rows, taken
             )
         return gradient, statistics, valid
 
     def predictions(self, sums: Sums) -> Any:
-        """Returns the predictions for all rows of this replica.
-
-        Args:
-            sums: What this replica's last worker left.
-        """
+        """Returns the predictions for all rows of this replica."""
         joined = iter([_join(array.stack()) for array in sums.outputs])
-        leaves = [
-            None if spec is None else next(joined)
-            for spec in keras.tree.flatten(self._predictions)
-        ]
-        for prediction, mask in zip(leaves, self._masks, strict=True):
+        outputs = [o if o is None else next(joined) for o in self._outputs]
+        count = len(outputs) // 2
+        leaves, masks = outputs[:count], outputs[count:]
+        for prediction, mask in zip(leaves, masks, strict=True):
             if mask is not None:
-                _keras_compat.set_mask(prediction, next(joined))
-        return keras.tree.pack_sequence_as(self._predictions, leaves)
-
-    def _culprit(
-        self, culprit: tf.Tensor, worker: tf.Tensor, gradient: tf.Tensor
-    ) -> tf.Tensor:
-        if not self._plan.signals.checks_gradients:
-            return culprit
-        # One pass and no temporary: what isn't finite spoils the sum.
-        finite = tf.math.is_finite(tf.reduce_sum(gradient))
-        index = self._plan.first_worker() + worker
-        return tf.where(finite | (culprit >= 0), culprit, index)
+                _keras_compat.set_mask(prediction, mask)
+        return keras.tree.pack_sequence_as(self._structure, leaves)
 
 
 def outputs_of(y_pred: Any) -> list[Any]:

@@ -11,7 +11,7 @@ Symbols   M, R, V  workers, replicas, workers per replica (tf_gnc.step.workers)
 
 import tensorflow as tf
 
-from tf_gnc import _keras_compat
+from tf_gnc._keras_compat import on_this_replica
 from tf_gnc.step import workers
 
 
@@ -22,7 +22,7 @@ class Signals:
         num_workers: M.
         num_replicas: R.
         checks_gradients: Whether a gradient that isn't finite is a fault.
-        can_stop: Whether a wish to stop is passed on to other processes.
+        can_stop: Whether a request to stop is passed on to other processes.
     """
 
     def __init__(
@@ -35,38 +35,21 @@ class Signals:
         self._num_workers = num_workers
         self._num_replicas = num_replicas
         self._per_replica = num_workers // num_replicas
-        self._checks_gradients = checks_gradients
+        self.checks_gradients = checks_gradients
         self._can_stop = can_stop
-
-        def per_replica(size: int) -> tf.Variable:
-            return tf.Variable(
-                tf.zeros([size], tf.int64),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.NONE,
-            )
-
         # Step (from 1), worker (from 1) and rows, on this replica and on all,
         # of the first fault; zeros for none.
-        self._fault = per_replica(4)
+        self._fault = workers.replica_variable([4], "int64")
         # Whether this process wishes to stop, and whether any did.
-        self._stop = per_replica(2)
-
-    @property
-    def checks_gradients(self) -> bool:
-        """Whether a gradient that isn't finite is a fault."""
-        return self._checks_gradients
+        self._stop = workers.replica_variable([2], "int64")
 
     def outgoing(
         self, culprit: tf.Tensor, num_rows: int | tf.Tensor, dtype: str
     ) -> tf.Tensor:
         """Returns what this replica adds to the all-reduced vector.
 
-        Args:
-            culprit: Global index of the replica's first worker whose gradient
-                isn't finite, or -1.
-            num_rows: The replica's rows.
-            dtype: The vector's. Counts are exact up to 2**24 in float32.
+        The culprit is the global index of the replica's first worker whose
+        gradient isn't finite, or -1. Counts are exact up to 2**24 in float32.
         """
         numbers = []
         if isinstance(num_rows, int):
@@ -76,7 +59,7 @@ class Signals:
             bad |= self._earlier_fault()
             numbers = [bad, tf.maximum(culprit + 1, 0), num_rows]
         if self._can_stop:
-            stop = tf.convert_to_tensor(self._here(self._stop))
+            stop = tf.convert_to_tensor(on_this_replica(self._stop))
             numbers.append(stop[0])
         if not numbers:
             return tf.zeros([0], dtype)
@@ -94,11 +77,8 @@ class Signals:
         A fault that is recorded already stays, and with it all further steps
         of the same `steps_per_execution` are faulty.
 
-        Args:
-            mean: Mean over the replicas of what each got from `outgoing`.
-            step: Number of steps taken before this one.
-            culprit: As given to `outgoing`.
-            num_rows: As given to `outgoing`.
+        It is given the mean over the replicas of what each got from
+        `outgoing`, and how many steps were taken before.
 
         Returns:
             A boolean scalar, equal on all replicas: whether the step may be
@@ -106,7 +86,7 @@ class Signals:
         """
         total = tf.cast(tf.round(mean * self._num_replicas), tf.int64)
         if self._can_stop:
-            stop = self._here(self._stop)
+            stop = on_this_replica(self._stop)
             agreed = tf.cast(total[-1] > 0, tf.int64)
             stop.assign(tf.stack([tf.convert_to_tensor(stop)[0], agreed]))
         if not self._can_fail(num_rows):
@@ -120,7 +100,7 @@ class Signals:
         culprit = tf.where(culprit > 0, culprit, other)
         found = [tf.cast(step, tf.int64) + 1, culprit, num_rows, rows]
         earlier = self._earlier_fault()
-        fault = self._here(self._fault)
+        fault = on_this_replica(self._fault)
         fault.assign(tf.where(bad & ~earlier, tf.stack(found), fault))
         return ~bad
 
@@ -174,10 +154,7 @@ class Signals:
         # Another process may know of another number.
         known = isinstance(num_rows, int) and not self._can_stop
         even_for_sure = known or alone
-        return self._checks_gradients or not even_for_sure
+        return self.checks_gradients or not even_for_sure
 
     def _earlier_fault(self) -> tf.Tensor:
-        return tf.convert_to_tensor(self._here(self._fault))[0] != 0
-
-    def _here(self, variable: tf.Variable) -> tf.Variable:
-        return _keras_compat.on_this_replica(variable)
+        return tf.convert_to_tensor(on_this_replica(self._fault))[0] != 0

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
+from tf_gnc.step import workers
 
 _ROWS = 4
 
@@ -51,23 +52,13 @@ class StepTableWriter:
     """Writes the table in the step, into a variable, and reads it after.
 
     Make it under the model's scope.
-
-    Args:
-        num_workers: M.
-        num_replicas: Among whom they are dealt out.
-        dtype: The layout's.
     """
 
     def __init__(self, num_workers: int, num_replicas: int, dtype: str) -> None:
         self._num_workers = num_workers
         self._num_replicas = num_replicas
         self._dtype = dtype
-        self._kept = tf.Variable(
-            tf.zeros([_ROWS * num_workers + 4], dtype),
-            trainable=False,
-            synchronization=tf.VariableSynchronization.ON_READ,
-            aggregation=tf.VariableAggregation.NONE,
-        )
+        self._kept = workers.replica_variable([_ROWS * num_workers + 4], dtype)
 
     def first(self) -> tf.Tensor:
         """Returns the table that a replica's first worker adds to."""
@@ -80,14 +71,10 @@ class StepTableWriter:
         loss: tf.Tensor,
         vectors: tuple[tf.Tensor, tf.Tensor | None, tf.Tensor],
     ) -> tf.Tensor:
-        """Returns the table with one worker's column written.
+        """Returns the table, shape `(4, M)`, with one worker's column written.
 
-        Args:
-            table: What the workers before have left, shape `(4, M)`.
-            worker: The worker's index in the whole cluster.
-            loss: Its mean loss.
-            vectors: Its gradient, its noise (None without a rule) and its
-                displacement, each of shape `(P,)`.
+        The worker's index is that in the whole cluster; the vectors `(P,)` are
+        its gradient, noise (None without a rule) and displacement.
         """
         column = [tf.cast(loss, self._dtype)]
         column += [
@@ -104,24 +91,23 @@ class StepTableWriter:
         clean: tf.Tensor,
         gradient: tf.Tensor,
         num_rows: int | tf.Tensor,
-        valid: tf.Tensor | None,
+        taken: tf.Tensor,
     ) -> None:
         """Keeps what all replicas have put together, for the host to read.
 
         Args:
-            mean: Mean over the replicas of their tables, flat.
+            mean: Over the replicas, of their tables, flat.
             clean: The clean weights x, shape `(P,)`.
             gradient: The mean gradient, shape `(P,)`.
-            num_rows: This replica's rows.
-            valid: Whether the step may be taken; None if it can't fail.
+            num_rows: This replica's.
+            taken: Whether the gradient is finite and the step may be taken.
         """
         per_replica = self._num_workers // self._num_replicas
-        finite = tf.reduce_all(tf.math.is_finite(gradient))
         numbers = [
             _square(clean),
             _square(gradient),
             num_rows // per_replica,
-            finite if valid is None else finite & valid,
+            taken,
         ]
         numbers = tf.stack([tf.cast(n, self._dtype) for n in numbers])
         table = mean * self._num_replicas  # Others have zeros in a column.
@@ -131,11 +117,7 @@ class StepTableWriter:
     def read(self, strategy: tf.distribute.Strategy) -> StepTable | None:
         """Returns the last step's table, the same in all processes.
 
-        Args:
-            strategy: The model's.
-
-        Returns:
-            None if no step has been taken yet.
+        It is None if no step has been taken yet.
         """
         kept = strategy.experimental_local_results(self._kept)[0].numpy()
         rows = kept[:-4].reshape(_ROWS, -1)

@@ -78,7 +78,9 @@ class GNCTrainStep(NoiseSettings):
         Raises:
             ValueError: If the workers can't share the rows evenly.
         """
-        plan = self._plan_for(data)
+        if self._gnc_plan is None:
+            _keras_compat.build(self, data)
+        plan = self.step_plan
         if not plan.variables:
             warnings.warn("The model has no trainable weights.", stacklevel=2)
             return super().train_step(data)
@@ -88,21 +90,18 @@ class GNCTrainStep(NoiseSettings):
             x, y, sample_weight = _batch.even_rows(
                 (x, y, sample_weight), plan.per_replica
             )
-        layout, optimizer = plan.layout, self.optimizer
-        state = ModelState(self, plan.generator, layout.dtype)
+        optimizer = self.optimizer
+        state = ModelState(self, plan.generator, plan.layout.dtype)
         outputs = self._try_out(state, (x, y, sample_weight))
-        memory = plan.memory.begin_step() if plan.memory else None
-        clean = layout.pack([v.value for v in plan.variables])  # x
+        memory, clean = plan.begin_step(), plan.clean_weights()
         reduction = Reduction(plan, state, memory, clean, outputs)
-        noise = plan.noise(optimizer, memory)
-        displace = plan.displace(clean, optimizer)
+        displace = plan.displacement(clean, optimizer, memory)
         connected: list[bool] = []  # The same for every worker.
 
         def work(worker: tf.Tensor, sums: Sums) -> Sums:
             index = plan.first_worker() + worker  # in the whole cluster
-            omega = noise(worker)
-            displaced = displace(omega)  # x_i
-            weights = layout.unpack(displaced)
+            omega, displaced = displace(worker)  # displaced is x_i
+            weights = plan.layout.unpack(displaced)
             pairs = list(zip(plan.variables, weights, strict=True))
             scope = state.scope(pairs, index, sums.state.metrics)
             rows = _batch.rows((x, y, sample_weight), worker, plan.per_replica)
@@ -172,22 +171,11 @@ class GNCTrainStep(NoiseSettings):
         else:
             _keras_compat.apply_if(valid, apply, gradients)
 
-    def _plan_for(self, data: Any) -> StepPlan:
-        """Returns the plan in force, made from the first batch if need be."""
-        if self._gnc_plan is None:
-            _keras_compat.build(self, data)
-            self._make_plan()
-        return self._gnc_plan
-
     def _try_out(self, state: ModelState, data: Any) -> tuple[Any, list[Any]]:
         """Finds out, ahead of the loop, what a worker's call gives and changes.
 
-        Args:
-            state: Is told which variables a call assigns.
-            data: The replica's rows.
-
-        Returns:
-            Dtype and shape of one worker's predictions, and of their masks.
+        Tells `state` which variables it assigns, and returns one worker's
+        predictions and `outputs_of` them, or what says their dtype and shape.
         """
 
         def call(rows: Any) -> tuple[Any, list[Any]]:
@@ -196,8 +184,7 @@ class GNCTrainStep(NoiseSettings):
                 y_pred = _keras_compat.call_for_training(self, x)
                 _keras_compat.compute_loss(self, x, y, y_pred, sample_weight)
             state.keep(scope)
-            leaves = keras.tree.flatten(y_pred)
-            return y_pred, outputs_of(y_pred)[len(leaves) :]
+            return y_pred, outputs_of(y_pred)
 
         plan = self._gnc_plan
         one = _batch.rows(data, tf.constant(0), plan.per_replica)

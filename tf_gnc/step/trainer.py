@@ -92,10 +92,8 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     @property
     def num_workers(self) -> int:
         """M, the number of workers in the whole cluster."""
-        return (
-            self._gnc_num_workers
-            or self.distribute_strategy.num_replicas_in_sync
-        )
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        return self._gnc_num_workers or replicas
 
     @property
     def noise_alpha(self) -> float:
@@ -185,10 +183,9 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         """Returns what `.keras` files keep of `compile`'s arguments."""
         config = super().get_compile_config()
         if config:
-            noise = self._gnc_rule
-            if noise is not None:
-                noise = keras.saving.serialize_keras_object(noise)
-            config["noise"] = noise
+            config["noise"] = keras.saving.serialize_keras_object(
+                self._gnc_rule
+            )
             config["num_workers"] = self._gnc_num_workers
         return config
 
@@ -227,11 +224,8 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         return keras.Model(inputs, self.output, name=self.name)
 
     def _set_noise(self, rule: NoiseRule | None) -> None:
-        if (
-            rule is not None
-            and rule.remembers_gradients
-            and self.num_workers == 1
-        ):
+        remembers = rule is not None and rule.remembers_gradients
+        if remembers and self.num_workers == 1:
             warnings.warn(
                 f"{type(rule).__name__} does nothing with num_workers=1: a "
                 "single worker's gradient is the mean gradient, so its noise "
@@ -244,13 +238,7 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
 
     def _make_plan(self) -> None:
         with tf.init_scope():
-            self._gnc_plan = StepPlan(
-                self,
-                self._gnc_rule,
-                self._gnc_num_workers,
-                self._gnc_alpha,
-                control_of(self).keeps_table,
-            )
+            self._gnc_plan = StepPlan(self)
 
     def _warn_of_changed_weights(self) -> None:
         planned = {v.path for v in self._gnc_plan.variables}

@@ -1,4 +1,4 @@
-"""M workers on R replicas: their rows, their memory, their loop.
+"""M workers on R replicas: how many on each, their variables, their loop.
 
 The paper's M workers are a number here, not machines: each of R replicas
 carries V = M / R of them, one after another or a few at a time, and what a
@@ -21,14 +21,7 @@ from tf_gnc import _check, threads
 
 
 def per_replica(num_workers: int, num_replicas: int) -> int:
-    """Returns V, the number of workers that each replica carries.
-
-    Args:
-        num_workers: M, counted over the whole cluster.
-        num_replicas: R, the strategy's replicas in sync.
-
-    Raises:
-        ValueError: If R does not divide M.
+    """Returns V, or raises a ValueError if R doesn't divide M.
 
     Example:
         >>> per_replica(256, 8)
@@ -47,15 +40,9 @@ def per_replica(num_workers: int, num_replicas: int) -> int:
 
 
 def check_batch(num_rows: int, num_workers: int, what: str) -> None:
-    """Checks that the workers can share a batch evenly.
+    """Raises a ValueError if the workers can't share a batch evenly.
 
-    Args:
-        num_rows: Rows of the batch.
-        num_workers: The workers among whom they are to be split.
-        what: Names the batch in the error, with its article.
-
-    Raises:
-        ValueError: If `num_workers` does not divide `num_rows`.
+    `what` names the batch in it, with its article.
     """
     if num_rows % num_workers:
         fitting = num_workers * max(1, num_rows // num_workers)
@@ -75,10 +62,6 @@ def num_parallel(workers_per_replica: int, num_replicas: int) -> int:
     Workers are independent until their mean, so on a CPU each belongs on a
     core of its own. An accelerator runs one at a time, and holds the
     activations of one.
-
-    Args:
-        workers_per_replica: V.
-        num_replicas: R, in the whole cluster.
     """
     list_devices = tf.config.list_logical_devices
     if list_devices("GPU") or list_devices("TPU"):
@@ -89,6 +72,19 @@ def num_parallel(workers_per_replica: int, num_replicas: int) -> int:
     return max(1, min(workers_per_replica, cores // replicas_here))
 
 
+def replica_variable(shape: list[int], dtype: str) -> tf.Variable:
+    """Returns zeros that each replica changes by itself; make it in the scope.
+
+    A replica reaches its own by `_keras_compat.on_this_replica`.
+    """
+    return tf.Variable(
+        lambda: tf.zeros(shape, dtype),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.NONE,
+    )
+
+
 def for_each(
     body: Callable[[tf.Tensor, Any], Any],
     state: Any,
@@ -97,21 +93,16 @@ def for_each(
 ) -> Any:
     """Runs `body` for each worker of this replica and returns the last state.
 
-    The body is traced once, however many workers there are. Workers run
-    `parallel` at a time; what a body hands on in `state` is computed in
-    the order of the workers, so sums do not depend on timing.
+    It takes the worker's index on this replica, 0 to V - 1, and the nested
+    state of tensors and TensorArrays that the worker before it left, and
+    returns the new one. It is traced once, however many workers there are.
+    Workers run `parallel` at a time; what they hand on in `state` is computed
+    in their order, so sums do not depend on timing.
 
     A worker waits for whatever the one before it wrote to a variable
     (TensorFlow lets all results of a loop's body wait for its side effects),
     so a body that writes what it has just computed makes the workers run one
-    after another; see `GradientMemory.remember`.
-
-    Args:
-        body: Takes a worker's index on this replica, 0 to V - 1, and the
-            state that the worker before it left; returns the new state.
-        state: Nested structure of tensors and TensorArrays.
-        workers_per_replica: V.
-        parallel: How many workers may be under way at a time.
+    after another; see `MemoryStep.remember`.
     """
     if workers_per_replica == 1:
         return body(tf.constant(0), state)

@@ -22,15 +22,7 @@ ALIGNMENT = 64
 
 
 def table_of(arrays: Mapping[str, np.ndarray]) -> Table:
-    """Returns dtype, shape and offset in the file of each array.
-
-    Args:
-        arrays: The arrays by name, in the order in which to write them.
-
-    Raises:
-        ValueError: If a name isn't a string.
-        TypeError: If an array's dtype can't be written as plain bytes.
-    """
+    """Returns dtype, shape and offset in the file of each array, in order."""
     table, end = {}, 0
     for name, array in arrays.items():
         if not isinstance(name, str):
@@ -64,15 +56,7 @@ def chunks_of(
 
 
 def map_arrays(path: Path, table: Table) -> dict[str, np.ndarray]:
-    """Returns a file's arrays, read-only, read from disk as they are used.
-
-    Args:
-        path: The file.
-        table: Its table.
-
-    Raises:
-        DamagedError: If the file is missing, unreadable or too short.
-    """
+    """Returns a file's arrays, read-only, read from disk as they are used."""
     with naming(path):
         size = path.stat().st_size
         # An empty file can't be mapped.
@@ -91,18 +75,7 @@ def map_arrays(path: Path, table: Table) -> dict[str, np.ndarray]:
 def read_rows(
     path: Path, entry: Mapping[str, Any], start: int, stop: int
 ) -> np.ndarray:
-    """Returns a copy of the rows `start` to `stop - 1` of an array.
-
-    Args:
-        path: The file.
-        entry: The array's entry in the file's table.
-        start: First row, counted from 0.
-        stop: The row after the last one.
-
-    Raises:
-        ValueError: If the array has no such rows.
-        DamagedError: If the file is missing, unreadable or too short.
-    """
+    """Returns a copy of the rows `start` to `stop - 1` of a table's entry."""
     dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
     num_rows = shape[0] if shape else 0
     if not 0 <= start <= stop <= num_rows:

@@ -1,7 +1,7 @@
 """Writes files through to the disk, and JSON with a checksum.
 
-Knows paths and bytes. Each file is written once, to a name that is new, with
-its checksum computed on the way, and is on the disk when the call returns.
+Each file is written once, to a name that is new, with its checksum computed
+on the way, and is on the disk when the call returns.
 """
 
 import contextlib
@@ -45,10 +45,6 @@ def make_folder(folder: Path) -> None:
 def write_file(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
     """Writes a new file and returns its size and checksum.
 
-    Args:
-        path: A path that does not exist yet.
-        chunks: The file's bytes, in pieces.
-
     Raises:
         FileExistsError: If there is a file at `path`.
     """
@@ -64,15 +60,12 @@ def write_file(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
 
 
 def check_file(path: Path, entry: Mapping[str, Any], deep: bool) -> None:
-    """Checks that a file is as `write_file` has left it.
+    """Raises a DamagedError unless a file is as `write_file` has left it.
 
     Args:
         path: The file.
         entry: What `write_file` returned.
         deep: Read the file and compare checksums, not only the size.
-
-    Raises:
-        DamagedError: If the file is missing, unreadable or changed.
     """
     with naming(path), open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -99,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns what `write_json` has written, if every byte of it is as it was.
 
     Raises:
-        DamagedError: If the file is missing, unreadable or changed.
+        DamagedError: If it isn't.
     """
     with naming(path), open(path, "rb") as file:
         data = file.read()
@@ -113,11 +106,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turns the system's errors into a `DamagedError` that names the file.
-
-    Raises:
-        DamagedError: Instead of any OSError.
-    """
+    """Turns the system's errors into a `DamagedError` that names the file."""
     try:
         yield
     except FileNotFoundError:

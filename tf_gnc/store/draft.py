@@ -1,7 +1,7 @@
 """A draft: a backup while it is being written, by several processes.
 
-Knows one folder. Until the store renames it, nothing reads from it, and a
-process that dies leaves no more than a folder to remove.
+Until the store renames its folder, nothing reads from it, and a process that
+dies leaves no more than a folder to remove.
 """
 
 import contextlib
@@ -30,8 +30,9 @@ class Draft:
     `Store.open_draft`, `write` as often as needed, `finish`; the chief's
     `seal`.
 
-    Whenever the system refuses to write, the draft is removed, which makes
-    room, and the error says so. Older backups are never touched.
+    Whenever the system refuses to write, such as for a full disk, the draft is
+    removed, which makes room, and an OSError says so. Older backups are never
+    touched. A process that can't see the draft raises a FileNotFoundError.
 
     Args:
         path: The draft's folder, which exists.
@@ -64,8 +65,6 @@ class Draft:
         Raises:
             ValueError: If a name can't be used, or is used already.
             TypeError: If an array's dtype can't be written as plain bytes.
-            FileNotFoundError: If the draft can't be seen.
-            OSError: If the system refuses to write, such as for a full disk.
         """
         pattern = r"[A-Za-z0-9][A-Za-z0-9._-]*"
         if not isinstance(name, str) or not re.fullmatch(pattern, name):
@@ -99,13 +98,8 @@ class Draft:
 
         Every process must call it, even if it has written nothing.
 
-        Args:
-            process_index: This process's number, 0 for the first.
-
         Raises:
             ValueError: If that process has finished already.
-            FileNotFoundError: If the draft can't be seen.
-            OSError: If the system refuses to write, such as for a full disk.
         """
         _check.integer("process_index", process_index, minimum=0)
         path = self._part(process_index)
@@ -140,26 +134,22 @@ class Draft:
             ValueError: If `contents` can't be written as JSON.
             RuntimeError: If a process has not finished, or what it has
                 written is not there.
-            FileNotFoundError: If the draft can't be seen.
-            OSError: If the system refuses to write, such as for a full disk.
         """
         _check.integer("num_processes", num_processes, minimum=1)
         contents = _as_json(contents)
         with self._removed_if_not_writable(self.path / MANIFEST):
-            files = self._collect(num_processes)
             manifest = {
                 "format": FORMAT,
                 "step": self.step,
                 "contents": contents,
-                "files": files,
+                "files": self._collect(num_processes),
                 "damaged": sorted(self._known_damaged),
             }
             disk.write_json(self.path / MANIFEST, manifest)
             for index in range(num_processes):
                 self._part(index).unlink()
             disk.sync_folder(self.path)
-            generation, problems = self._publish()
-        return generation, problems
+            return self._publish()
 
     def _part(self, process_index: int) -> Path:
         return self.path / f"part-{process_index}.json"

@@ -1,6 +1,6 @@
 """A generation: a finished backup on the disk.
 
-Knows one folder, `step-000000001234` or, if that step was saved again,
+It is a folder, `step-000000001234` or, if that step was saved again,
 `step-000000001234.2`. Which one to trust is up to the store.
 """
 
@@ -19,11 +19,7 @@ FORMAT = 1
 
 
 def generation_name(step: int, serial: int = 1) -> str:
-    """Returns the name of a generation's folder.
-
-    Args:
-        step: The training step that it holds.
-        serial: How many times that step has been saved.
+    """Returns the name of a folder; `serial` counts savings of a step from 1.
 
     Example:
         >>> generation_name(1234), generation_name(1234, 2)
@@ -58,15 +54,12 @@ class Generation:
     Making the object reads the manifest only, which notices any damage to
     itself. Damage to the other files is what `problems` looks for.
 
-    Args:
-        path: The generation's folder.
-
     Attributes:
-        path: The generation's folder.
-        name: The folder's name.
         step: The training step that it holds.
         serial: 1, or more if that step was saved again.
         contents: What was passed to `Draft.seal`.
+        files: The names under which arrays were written.
+        known_damaged: The generations known to be damaged when it was sealed.
 
     Raises:
         DamagedError: If the manifest isn't as it was written.
@@ -89,25 +82,14 @@ class Generation:
                 "not of the one in the folder's name."
             )
         self.contents: Mapping[str, Any] = self._manifest["contents"]
-
-    @property
-    def files(self) -> list[str]:
-        """The names under which arrays were written."""
-        return list(self._manifest["files"])
-
-    @property
-    def known_damaged(self) -> list[str]:
-        """The generations known to be damaged when this one was sealed."""
-        return list(self._manifest["damaged"])
+        self.files: list[str] = list(self._manifest["files"])
+        self.known_damaged: list[str] = self._manifest["damaged"]
 
     def arrays(self, file: str) -> dict[str, np.ndarray]:
         """Returns the arrays written under a name.
 
         They are read-only and mapped into memory: read from disk when they
         are used, and not before.
-
-        Args:
-            file: One of `files`.
 
         Raises:
             ValueError: If there is no such file.
@@ -119,13 +101,7 @@ class Generation:
     def read_rows(
         self, file: str, array: str, start: int, stop: int
     ) -> np.ndarray:
-        """Returns a copy of some rows of an array, and reads no others.
-
-        Args:
-            file: One of `files`.
-            array: The array's name.
-            start: First row, counted from 0.
-            stop: The row after the last one.
+        """Returns a copy of the rows `start` to `stop - 1`, and reads no more.
 
         Raises:
             ValueError: If there is no such file, array or row.
@@ -142,8 +118,7 @@ class Generation:
     def problems(self, deep: bool = True) -> list[str]:
         """Returns a sentence for each damaged file, which it names.
 
-        Args:
-            deep: Read all files and compare checksums, not only sizes.
+        With `deep` it reads all files and compares checksums, not only sizes.
         """
         found = []
         for file, entry in self._manifest["files"].items():

@@ -33,11 +33,7 @@ class Store:
     remembers which backups `latest` has found damaged.
 
     Args:
-        directory: Where the backups lie; need not exist.
-        keep: How many backups to keep.
-
-    Attributes:
-        directory: Where the backups lie.
+        directory: Where the backups are; need not exist.
         keep: How many backups to keep.
 
     Raises:
@@ -50,7 +46,7 @@ class Store:
         if "://" in name:
             raise ValueError(
                 "`directory` must be on a local or shared file system (NFS, "
-                "Lustre), where a folder can be renamed at one stroke, got "
+                "Lustre), where a folder can be renamed in one step, got "
                 f"directory={name!r}. Write to a local one and copy it."
             )
         self.directory = Path(name).expanduser()
@@ -86,14 +82,11 @@ class Store:
 
         For the chief only. The other processes then call `open_draft`.
 
-        Args:
-            step: The training step, which no sound backup may be ahead of.
-
         Raises:
             ValueError: If there is a sound backup of a later step.
             OSError: If the directory can't be made or written to.
         """
-        _check.integer("step", step, minimum=0)
+        path = self._draft_path(step)
         self.prepare()
         # Somebody may have deleted some, and a deleted one's name is free.
         self._damaged.intersection_update(self._names())
@@ -105,7 +98,6 @@ class Store:
                 "this directory: continue from its backup, or choose another "
                 "directory."
             )
-        path = self._draft_path(step)
         try:
             if path.exists():
                 shutil.rmtree(path)
@@ -117,13 +109,9 @@ class Store:
     def open_draft(self, step: int) -> Draft:
         """Returns the draft that the chief has begun.
 
-        Args:
-            step: The training step.
-
         Raises:
             FileNotFoundError: If the draft can't be seen from this process.
         """
-        _check.integer("step", step, minimum=0)
         path = self._draft_path(step)
         if not path.is_dir():
             raise draft_not_seen(path)
@@ -141,8 +129,7 @@ class Store:
             left unfinished.
         """
         found, problems = None, []
-        for step, serial in self._generations():
-            name = generation_name(step, serial)
+        for name in self._generations():
             faults = self.verify(name)
             if not faults:
                 found = Generation(self.directory / name)
@@ -160,17 +147,7 @@ class Store:
         return found, problems
 
     def verify(self, name: str) -> list[str]:
-        """Reads a backup from end to end.
-
-        Args:
-            name: Its name, such as `step-000000001234`.
-
-        Returns:
-            A sentence for each file that isn't as it was written.
-
-        Raises:
-            ValueError: If that can't be the name of a backup.
-        """
+        """Reads a backup, and returns a sentence for each damaged file."""
         if parse_name(name) is None:
             raise ValueError(
                 "`name` must be that of a backup, such as "
@@ -182,6 +159,7 @@ class Store:
             return [str(error)]
 
     def _draft_path(self, step: int) -> Path:
+        step = _check.integer("step", step, minimum=0)
         return self.directory / f".draft-{step:012d}"
 
     def _names(self) -> list[str]:
@@ -189,16 +167,15 @@ class Store:
             return []
         return sorted(os.listdir(self.directory))
 
-    def _generations(self) -> list[tuple[int, int]]:
-        """Step and serial of each generation, sound or not, newest first."""
-        parsed = map(parse_name, self._names())
-        return sorted((pair for pair in parsed if pair), reverse=True)
+    def _generations(self) -> list[str]:
+        """The names of all generations, sound or not, newest first."""
+        ours = filter(parse_name, self._names())
+        return sorted(ours, key=parse_name, reverse=True)
 
     def _sealed(self) -> list[Generation]:
         """The generations that look sound at a glance, newest first."""
         found = []
-        for step, serial in self._generations():
-            name = generation_name(step, serial)
+        for name in self._generations():
             try:
                 generation = Generation(self.directory / name)
             except disk.DamagedError:
@@ -209,7 +186,8 @@ class Store:
 
     def _publish(self, step: int) -> tuple[Generation, list[str]]:
         """Gives a complete draft its name, and tidies up."""
-        serials = [s for other, s in self._generations() if other == step]
+        parsed = map(parse_name, self._generations())
+        serials = [serial for other, serial in parsed if other == step]
         name = generation_name(step, max(serials, default=0) + 1)
         os.rename(self._draft_path(step), self.directory / name)
         disk.sync_folder(self.directory)
