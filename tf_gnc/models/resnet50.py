@@ -62,13 +62,7 @@ def resnet50(
         model_class: Called as `model_class(inputs, outputs, name=...)`.
         name: Name of the model, by default "resnet50" or "resnet50_v1_5".
 
-    Returns:
-        A model from images `(N, H, W, C)` to logits `(N, num_classes)`. The
-        logits are float32 even if a mixed-precision policy is set.
-
-    Raises:
-        ValueError: If an argument is out of its range, or if Keras is set
-            to put channels first.
+    Returns, and errors, are those of `resnet.resnet`.
 
     Example:
         >>> model = resnet50("v1", 1000)

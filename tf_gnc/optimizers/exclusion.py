@@ -1,7 +1,6 @@
 """Variables that an optimizer leaves out, by regular expressions.
 
-Paths rather than variables, since a path survives saving. It knows no
-optimizer.
+Paths rather than variables, since a path survives saving.
 """
 
 import re

@@ -1,11 +1,8 @@
 """LARS: momentum SGD with a rate of its own for each weight.
 
 The optimizer keeps the state and knows which weights are left out; the
-arithmetic of the published forms is in tf_gnc.optimizers.trust. It knows
-nothing of workers: the gradient that arrives is already their mean, so norms
-need no reduction.
-
-Symbols as in tf_gnc.optimizers.trust.
+arithmetic, and its symbols, are in tf_gnc.optimizers.trust. The gradient that
+arrives is already the mean over all workers, so norms need no reduction.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,5 @@
 """The paper's momentum SGD: rate in the velocity, decay in the gradient.
 
-The optimizer turns one gradient per weight into an update. It knows nothing of
-workers and noise: the gradient that arrives is already their mean.
-
 Symbols   x       weights
           g       gradient of the loss, averaged over all workers
           v       velocity, one per weight and of its shape

@@ -71,6 +71,7 @@ class ModelState:
         self._seeds = [v for v in states if _keras_compat.is_seed_state(v)]
         self._states = [v for v in states if not _keras_compat.is_seed_state(v)]
         self._metrics = list(model.metrics_variables)
+        self._weights = list(model.trainable_variables)
         self._start = {
             id(v): tf.convert_to_tensor(v.value)
             for v in [*states, *self._metrics, generator.state]
@@ -78,8 +79,9 @@ class ModelState:
 
     def trial_scope(self) -> WorkerScope:
         """Returns a scope for a call that shows what a call assigns."""
+        weights = [(v, v.value) for v in self._weights]
         metrics = self._starting(self._metrics)
-        return self.scope([], tf.constant(0), metrics)
+        return self.scope(weights, tf.constant(0), metrics)
 
     def keep(self, scope: WorkerScope) -> None:
         """Keeps track of what a call in `trial_scope` has assigned.
