@@ -40,7 +40,7 @@ class StepControl:
         self._logs: dict[str, Any] = {}
 
     def skip_steps(self, num_steps: int, read_data: bool) -> None:
-        """Has `fit` pass over its next steps; for taking up a run.
+        """Has `fit` pass over its next steps; for a resumed run.
 
         Args:
             num_steps: In whole calls if a call takes several.
@@ -53,7 +53,7 @@ class StepControl:
         calls, rest = divmod(num_steps, in_a_call)
         if rest:
             raise ValueError(
-                "A run that is taken up must begin with a whole call, got "
+                "A resumed run must begin with a whole call, got "
                 f"{num_steps} steps with steps_per_execution={in_a_call}. "
                 "Use the `steps_per_execution` that the backup was made with."
             )

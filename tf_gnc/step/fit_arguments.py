@@ -62,7 +62,7 @@ def prepare(model: keras.Model, arguments: dict[str, Any]) -> list[Resumable]:
         if any(isinstance(c, Resumable) for c in given.callbacks):
             raise ValueError(
                 "`fit` takes a BackupAndRestore in a list of callbacks, got "
-                "it in a CallbackList, whose order is settled. Pass a list."
+                "it in a CallbackList, whose order is fixed. Pass a list."
             )
     else:
         given = list(keras.tree.flatten(given))
