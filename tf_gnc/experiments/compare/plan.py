@@ -92,13 +92,9 @@ def make_plan(
 ) -> Plan:
     """Returns a plan in which runs of a seed differ in their method alone.
 
-    Args:
-        methods: Keys of `METHODS`, or functions of the user's.
-        seeds: Of the runs, each with all methods.
-        baseline: One of `methods`. Default: `"dpsgd"`, or the first one if
-            that isn't among them.
-        **chosen: For `make_config`. A setting that some methods have goes to
-            those, `gnc.alpha` to one alone.
+    What is `chosen` goes to `make_config`: a setting that some methods have to
+    those, `gnc.alpha` to one alone. The baseline is one of the methods;
+    default: `"dpsgd"`, or the first one if that isn't among them.
 
     Raises:
         ValueError: If a value is illegal or matters to none of the methods.

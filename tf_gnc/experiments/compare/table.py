@@ -75,9 +75,9 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
         for seed, results in zip(plan.seeds, by_seed, strict=True)
     ]
     rows += [
-        ["mean ± std", *(_percents(c.accuracy) for c in columns)],
+        ["mean ± std", *(spread_cell(c.accuracy, 2, 100) for c in columns)],
         ["runs (n)", *(str(c.accuracy.count) for c in columns)],
-        ["best epoch", *(_percents(c.best) for c in columns)],
+        ["best epoch", *(spread_cell(c.best, 2, 100) for c in columns)],
     ]
     if plan.published:
         found = [plan.published.get(c.method, "-") for c in columns]
@@ -142,10 +142,6 @@ def spread_cell(found: Spread, digits: int, scale: float = 1.0) -> str:
     if found.std is None:
         return mean
     return f"{mean} ± {scale * found.std:.{digits}f}"
-
-
-def _percents(found: Spread) -> str:
-    return spread_cell(found, 2, scale=100.0)
 
 
 def _difference_cells(column: Column) -> tuple[str, str, str]:

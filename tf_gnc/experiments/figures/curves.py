@@ -8,41 +8,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.figures.recorded_runs import epoch_series
-from tf_gnc.experiments.figures.style import (
-    log_scale_if_wide,
-    new_figure,
-    plot,
-    trim,
-)
 
 # Two hues that differ in lightness too, so that they survive a grey printer
 # and the common kinds of colour blindness.
-_TRAINING, _TEST = {"color": "#9db4c8", "lw": 2.2}, {"color": "#c1440e"}
+_TRAINING = {"color": "#9db4c8", "lw": 2.2, "label": "training"}
+_TEST = {"color": "#c1440e", "label": "test"}
 _QUIET = {"color": "#666666", "lw": 0.9}
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Draws loss and accuracy over the epochs.
 
-    Args:
-        rows: One per epoch, with `epoch`, `loss`, `val_loss`, `accuracy`,
-            `val_accuracy` and `rule`. None stands for a number that wasn't
-            finite and leaves a gap.
-        title: Stands above both panels.
+    Each row has `epoch`, `loss`, `val_loss`, `accuracy`, `val_accuracy` and
+    `rule`. None stands for a number that wasn't finite and leaves a gap.
     """
-    figure, panels = new_figure(columns=2, share=False)
+    figure, panels = style.new_figure(columns=2, share=False)
     figure.suptitle(title, fontsize=11)
     for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
-        plot(axes, epoch_series(rows, name), label="training", **_TRAINING)
-        plot(axes, epoch_series(rows, f"val_{name}"), label="test", **_TEST)
+        style.plot(axes, epoch_series(rows, name), **_TRAINING)
+        style.plot(axes, epoch_series(rows, f"val_{name}"), **_TEST)
         if name == "loss":
-            log_scale_if_wide(axes)
+            style.log_scale_if_wide(axes)
         else:
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
             _mark_best(axes, rows)
         _mark_switches(axes, rows)
-        trim(axes, "Epoch", name.capitalize())
+        style.trim(axes, "Epoch", name.capitalize())
     return figure
 
 

@@ -12,17 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun, Runs
-from tf_gnc.experiments.figures.style import (
-    band,
-    is_wide,
-    line_style,
-    log_scale_if_wide,
-    mark_rate_drops,
-    new_figure,
-    plot,
-    trim,
-)
 
 MOST = 5
 """How many of a run's curves are drawn; more couldn't be told apart."""
@@ -36,7 +27,7 @@ _SMOOTHNESS = (
 
 def draw_landscape(runs: Runs) -> Figure:
     """Draws the loss along random directions, a panel for each run."""
-    figure, panels = new_figure(columns=len(runs), share=False)
+    figure, panels = style.new_figure(columns=len(runs), share=False)
     for axes, run in zip(panels, runs, strict=True):
         rows = [row for row in run.rows if row.get("landscape") is not None]
         axes.set_title(run.label, fontsize=10)
@@ -56,21 +47,21 @@ def _draw_curves(
     for number, index in enumerate(chosen.round().astype(int)):
         found = rows[index]["landscape"]
         epoch = rows[index]["step"] / run.steps_per_epoch
-        style = line_style(number, f"epoch {epoch:.3g}")
-        plot(axes, (found["coordinates"], _losses(found)), **style)
-    log_scale_if_wide(axes)
-    trim(axes, "a, in norms of the filters", "Loss")
+        look = style.line_style(number, f"epoch {epoch:.3g}")
+        style.plot(axes, (found["coordinates"], _losses(found)), **look)
+    style.log_scale_if_wide(axes)
+    style.trim(axes, "a, in norms of the filters", "Loss")
 
 
 def _draw_map(axes: Axes, landscape: Mapping[str, Any]) -> None:
     coordinates, losses = landscape["coordinates"], _losses(landscape)
-    norm = LogNorm() if is_wide(losses) else Normalize()
+    norm = LogNorm() if style.is_wide(losses) else Normalize()
     # Rows are the first direction, which goes to the right.
     mesh = axes.pcolormesh(
         coordinates, coordinates, np.ma.masked_invalid(losses.T), norm=norm
     )
     axes.figure.colorbar(mesh, ax=axes, label="Loss")
-    trim(axes, "a, in norms of the filters", "b")
+    style.trim(axes, "a, in norms of the filters", "b")
 
 
 def _losses(landscape: Mapping[str, Any]) -> np.ndarray:
@@ -79,7 +70,7 @@ def _losses(landscape: Mapping[str, Any]) -> np.ndarray:
 
 def draw_plain_and_convolved(runs: Runs) -> Figure:
     """Draws the loss with and without a run's noise, a row for each run."""
-    figure, panels = new_figure(len(runs), 3, height=3.0, share=False)
+    figure, panels = style.new_figure(len(runs), 3, height=3.0, share=False)
     for row, run in enumerate(runs):
         lines = [(run, kind, kind) for kind in ("plain", "convolved")]
         xlabel = "Epoch" if run is runs[-1] else ""
@@ -90,7 +81,7 @@ def draw_plain_and_convolved(runs: Runs) -> Figure:
 
 def draw_as_trained(runs: Runs) -> Figure:
     """Draws the loss that each run trains on, all runs in the same panels."""
-    figure, panels = new_figure(1, 3, share=False)
+    figure, panels = style.new_figure(1, 3, share=False)
     lines = [(run, "convolved", run.label) for run in runs]
     _draw_smoothness(panels, lines, "", "Epoch")
     return figure
@@ -105,15 +96,14 @@ def _draw_smoothness(
     """Draws in three panels; a line is a run, what of it, and a label."""
     for axes, (name, title, ylabel) in zip(panels, _SMOOTHNESS, strict=True):
         for number, (run, kind, label) in enumerate(lines):
-            style = line_style(number, label)
+            look = style.line_style(number, label)
             if name == "beta":
-                plot(axes, run.series("smoothness", kind, name), **style)
+                style.plot(axes, run.series("smoothness", kind, name), **look)
                 continue
             low, high = (
                 run.series("smoothness", kind, name, end) for end in (0, 1)
             )
-            band(axes, low, high, style["color"], label)
-        mark_rate_drops(axes, [run for run, _, _ in lines])
+            style.band(axes, low, high, look["color"], label)
         axes.set_yscale("log")
         axes.set_title(f"{prefix}{title}", fontsize=9)
-        trim(axes, xlabel, ylabel)
+        style.trim(axes, xlabel, ylabel, [run for run, _, _ in lines])

@@ -11,20 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.figures.recorded_runs import (
     RecordedRun,
     Runs,
     Series,
     epoch_series,
-)
-from tf_gnc.experiments.figures.style import (
-    band,
-    line_style,
-    log_scale_if_wide,
-    mark_rate_drops,
-    new_figure,
-    plot,
-    trim,
 )
 
 # Percentiles of the eigenvalues. The smallest is zero, since the workers'
@@ -48,36 +40,34 @@ def _choose_layer(runs: Runs, layer: str | None) -> str:
 
 def draw_accuracy(runs: Runs) -> Figure:
     """Draws accuracy on the test data along training: Fig. 3(a), 7(a)."""
-    figure, (axes,) = new_figure()
+    figure, (axes,) = style.new_figure()
     lines = [epoch_series(run.metrics, "val_accuracy") for run in runs]
     _a_line_each(axes, runs, lines)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    trim(axes, "Epoch", "Accuracy on the test data")
+    style.trim(axes, "Epoch", "Accuracy on the test data")
     return figure
 
 
 def draw_similarity(runs: Runs) -> Figure:
     """Draws the gradients' cosine: Fig. 3(b), 3(c), 7(b)."""
-    figure, (axes,) = new_figure()
+    figure, (axes,) = style.new_figure()
     lines = [run.series("similarity", "total") for run in runs]
     _a_line_each(axes, runs, lines)
-    mark_rate_drops(axes, runs)
-    trim(axes, "Epoch", "Cosine similarity with the full gradient")
+    style.trim(axes, "Epoch", "Cosine similarity with the full gradient", runs)
     return figure
 
 
 def draw_condition_numbers(runs: Runs) -> Figure:
     """Draws a line for each kernel: Fig. 4(a), upper panel."""
-    figure, (axes,) = new_figure()
+    figure, (axes,) = style.new_figure()
     for number, run in enumerate(runs):
-        style = line_style(number, run.label) | {"lw": 0.9, "alpha": 0.75}
+        look = style.line_style(number, run.label) | {"lw": 0.9, "alpha": 0.75}
         for path in filter(_is_kernel, _paths(run)):
             values = run.series("spectrum", "layers", path, "condition_number")
-            plot(axes, values, **style)
-            style["label"] = None  # One entry in the legend is enough.
+            style.plot(axes, values, **look)
+            look["label"] = None  # One entry in the legend is enough.
     axes.set_yscale("log")
-    mark_rate_drops(axes, runs)
-    trim(axes, "Epoch", "Condition number, one line a layer")
+    style.trim(axes, "Epoch", "Condition number, one line a layer", runs)
     return figure
 
 
@@ -85,7 +75,7 @@ def draw_eigenvalues(runs: Runs, layer: str | None) -> Figure:
     """Draws one layer's eigenvalues, a panel a run: Fig. 4(a), lower panel."""
     layer = _choose_layer(runs, layer)
     runs = [run for run in runs if layer in _paths(run)]
-    figure, panels = new_figure(columns=len(runs))
+    figure, panels = style.new_figure(columns=len(runs))
     figure.suptitle(layer, fontsize=10)
     for axes, run in zip(panels, runs, strict=True):
         for number, percentile in enumerate(_PERCENTILES):
@@ -93,12 +83,11 @@ def draw_eigenvalues(runs: Runs, layer: str | None) -> Figure:
                 "spectrum", "layers", layer, "percentiles", percentile
             )
             label = "largest" if percentile == "100" else f"{percentile} %"
-            plot(axes, values, **line_style(number, label))
+            style.plot(axes, values, **style.line_style(number, label))
         axes.set_yscale("log")
         axes.set_title(run.label, fontsize=10)
-        mark_rate_drops(axes, [run])
         ylabel = "Eigenvalue of the noise's covariance"
-        trim(axes, "Epoch", ylabel if axes is panels[0] else "")
+        style.trim(axes, "Epoch", ylabel if axes is panels[0] else "", [run])
     return figure
 
 
@@ -107,7 +96,7 @@ def draw_losses(runs: Runs, around: float | None = None) -> Figure:
 
     Of all epochs, or of one before and after that in `around`.
     """
-    figure, panels = new_figure(rows=len(runs), height=2.4)
+    figure, panels = style.new_figure(rows=len(runs), height=2.4)
     seen = False
     for number, (axes, run) in enumerate(zip(panels, runs, strict=True)):
         measure, middle, label = "sharpness", "clean_loss", "at x"
@@ -124,11 +113,11 @@ def draw_losses(runs: Runs, around: float | None = None) -> Figure:
             part.series(measure, name) for name in ("min", "max", middle)
         )
         seen = seen or bool(low[0])
-        style = line_style(number, label) | {"lw": 2.0, "ls": "-"}
-        band(axes, low, high, style["color"], "workers at xᵢ")
-        plot(axes, bold, **style)
+        look = style.line_style(number, label) | {"lw": 2.0, "ls": "-"}
+        style.band(axes, low, high, look["color"], "workers at xᵢ")
+        style.plot(axes, bold, **look)
         axes.set_title(run.label, fontsize=10)
-        trim(axes, "Step" if axes is panels[-1] else "", "Loss")
+        style.trim(axes, "Step" if axes is panels[-1] else "", "Loss")
     if not seen:
         raise ValueError(
             "`around` must be an epoch near which losses were measured, got "
@@ -148,11 +137,10 @@ def draw_training_loss(runs: Runs) -> Figure:
         )
         return max(lines, key=lambda line: len(line[0]))
 
-    figure, (axes,) = new_figure()
+    figure, (axes,) = style.new_figure()
     _a_line_each(axes, runs, map(finest, runs))
-    log_scale_if_wide(axes)
-    mark_rate_drops(axes, runs)
-    trim(axes, "Epoch", "Training loss")
+    style.log_scale_if_wide(axes)
+    style.trim(axes, "Epoch", "Training loss", runs)
     return figure
 
 
@@ -178,13 +166,12 @@ def draw_noise(runs: Runs) -> Figure | None:
             shown[label] = lines
     if not shown:
         return None
-    figure, panels = new_figure(columns=len(shown), share=False)
+    figure, panels = style.new_figure(columns=len(shown), share=False)
     for axes, (label, lines) in zip(panels, shown.items(), strict=True):
         _a_line_each(axes, runs, lines)
         if any(value > 0 for line in filter(None, lines) for value in line[1]):
             axes.set_yscale("log")
-        mark_rate_drops(axes, runs)
-        trim(axes, "Epoch", label)
+        style.trim(axes, "Epoch", label, runs)
     return figure
 
 
@@ -203,7 +190,7 @@ def _a_line_each(
     """Draws a line for each run that has one."""
     for number, (run, line) in enumerate(zip(runs, lines, strict=True)):
         if line is not None:
-            plot(axes, line, **line_style(number, run.label))
+            style.plot(axes, line, **style.line_style(number, run.label))
 
 
 def _paths(run: RecordedRun) -> list[str]:

@@ -92,18 +92,17 @@ def band(axes: Axes, low: Series, high: Series, color: str, label: str) -> None:
         axes.vlines(low[0], low[1], high[1], color=color, alpha=0.4, lw=4)
 
 
-def mark_rate_drops(axes: Axes, runs: Runs) -> None:
-    """Draws a vertical line where the learning rate fell at once."""
+def trim(axes: Axes, xlabel: str, ylabel: str, runs: Runs = ()) -> None:
+    """Names the axes, removes the frame, and adds a legend.
+
+    A vertical line marks where the learning rate of one of the runs fell.
+    """
     epochs = sorted({epoch for run in runs for epoch in run.rate_drops()})
     for epoch in epochs:
         axes.axvline(
             epoch, color=INK, lw=0.9, ls=":", alpha=0.7,
             label="learning rate decays" if epoch == epochs[0] else None,
         )  # fmt: skip
-
-
-def trim(axes: Axes, xlabel: str, ylabel: str) -> None:
-    """Names the axes and removes the frame."""
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

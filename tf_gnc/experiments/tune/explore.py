@@ -25,11 +25,9 @@ def explore(
 ) -> None:
     """Searches, and keeps in an Optuna study what was found.
 
-    Args:
-        search: What to do.
-        study: New, with the objective's direction.
-        evaluate: Returns the objective of each point, None for one that
-            diverged. It may try them side by side.
+    The study is new and has the objective's direction. `evaluate` returns the
+    objective of each point, None for one that diverged; it may try several
+    points side by side.
     """
 
     def ask_and_tell(count: int) -> list[float]:

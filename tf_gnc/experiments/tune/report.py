@@ -128,10 +128,9 @@ def _plain(value: float | None) -> str:
 
 
 def _cell(name: str, trial: Trial) -> str:
-    found = trial.number(name)
-    if trial.num_diverged or found.mean is None:
+    if trial.num_diverged:
         return "-"
-    return spread_cell(found, *_SHOWN[name])
+    return spread_cell(trial.number(name), *_SHOWN[name])
 
 
 def _divergence(trial: Trial) -> str:
