@@ -55,7 +55,7 @@ def stripes(monkeypatch):
 @pytest.mark.parametrize("command", [train, compare, tune, doctor])
 def test_data_set__one_entry__is_in_the_flags_and_their_help(command, stripes):
     flag_set = command.build_flags()
-    assert flag_set.parse(["--dataset=stripes"])["dataset"] == "stripes"
+    assert flag_set.parse(["--dataset=stripes"])[0]["dataset"] == "stripes"
     assert "stripes" in flag_set.help()
 
 

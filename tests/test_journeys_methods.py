@@ -75,12 +75,12 @@ def test_method__one_line_in_the_registry__has_flags_and_help(
     ],
 )
 def test_method__its_flags_in_train__make_its_rule(flags, sideways):
-    given = train.build_flags().parse(["--method=sideways", *flags])
+    given, _ = train.build_flags().parse(["--method=sideways", *flags])
     assert train.config_of(given).noise().first == Sideways(2.0, mirrored=True)
 
 
 def test_method__switch_of_one_method__is_negated(sideways):
-    given = train.build_flags().parse(
+    given, _ = train.build_flags().parse(
         ["--method=sideways", "--rho=1", "--mirrored", "--nosideways.mirrored"]
     )
     assert not train.config_of(given).settings["mirrored"]
@@ -121,7 +121,8 @@ def test_method__in_a_comparison__gets_its_settings_alone(sideways):
 
 
 def test_method__in_a_search__has_a_coefficient(sideways):
-    search = tune.search_of(tune.build_flags().parse(["--method=sideways"]))
+    given, _ = tune.build_flags().parse(["--method=sideways"])
+    search = tune.search_of(given)
     assert search.names == ("rho",)
     assert len(search.runs((0.5,))) == 1
 
@@ -159,7 +160,7 @@ def longer(monkeypatch):
 def test_setting__one_field__has_flag_check_and_dry_run(longer, capsys):
     flag_set = train.build_flags()
     assert "--tail=<int>\n      Epochs at the end." in flag_set.help()
-    given = flag_set.parse(["--tail=3", "--schedule=constant"])
+    given, _ = flag_set.parse(["--tail=3", "--schedule=constant"])
     assert train.config_of(given).tail == 3
     assert main(["train", "--tail=3", "--schedule=constant", "--dry_run"]) == 0
     assert "tail" in capsys.readouterr().out

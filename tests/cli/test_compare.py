@@ -14,7 +14,7 @@ import pytest
 
 from tf_gnc.cli import child, compare
 from tf_gnc.cli.main import main
-from tf_gnc.cli.progress import Console, RunsDisplay, show_runs
+from tf_gnc.cli.progress import Console, RunsDisplay
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.run.task import RunTask
 
@@ -186,7 +186,7 @@ def test_compare__interrupted__exit_130_no_table_and_goes_on(
 def _run_here(flags, out_dir):
     """Runs a comparison's runs in this process; returns the comparison."""
     flag_set = compare.build_flags()
-    plan = compare._plan(flag_set.parse(flags))
+    plan = compare._plan(flag_set.parse(flags)[0])
     comparison = Comparison(plan, out_dir)
     with comparison.claimed("tf-gnc compare"):
         for name, run in comparison.configs.items():
@@ -323,9 +323,7 @@ def _report(epoch, step):
 
 def test_display__no_terminal__a_line_as_a_run_begins_or_ends():
     clock, file = Clock(), io.StringIO()
-    display = RunsDisplay(
-        Console(file=file), None, 4, lambda n: f"{n} ok", clock
-    )
+    display = RunsDisplay(Console(file=file), 4, lambda n: f"{n} ok", clock)
     display.started("a")
     display.started("b")
     assert display.time_left() == "time left unknown"
@@ -346,7 +344,7 @@ def test_display__no_terminal__a_line_as_a_run_begins_or_ends():
 def test_display__a_run_is_taken_up__what_it_had_costs_no_time():
     clock = Clock()
     console = Console(file=io.StringIO())
-    display = RunsDisplay(console, None, 1, str, clock)
+    display = RunsDisplay(console, 1, str, clock)
     display.started("a")
     display.moved("a", _report(6, 0))  # half of it was there
     clock.now = 10.0
@@ -357,10 +355,10 @@ def test_display__a_run_is_taken_up__what_it_had_costs_no_time():
 def test_display__on_a_terminal__one_bar_for_all_and_one_for_each_run():
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=90)
-    with show_runs(console, 2, lambda name: "fine") as display:
+    with RunsDisplay(console, 2, lambda name: "fine") as display:
         display.started("gnc-seed0")
         display.moved("gnc-seed0", _report(3, 2))
-        display._progress.refresh()
+        display.refresh()
         display.ended("gnc-seed0", None)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
     assert "epoch 3/10" in text

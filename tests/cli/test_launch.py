@@ -35,9 +35,7 @@ def test_launch__help__has_every_flag_and_the_command(capsys):
         (["train", "--", "true"], "got 'train'"),
     ],
 )
-def test_launch__cannot_be_carried_out__one_line_and_2(
-    arguments, message, capsys
-):
+def test_launch__cannot_be_run__one_line_and_2(arguments, message, capsys):
     assert main(["launch", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -49,7 +49,7 @@ def test_quiet_start__something_fails__shows_what_was_held_back(capfd):
 
 
 def test_quiet_start__verbose__holds_nothing_back(capfd):
-    with quiet_start(["--verbose"]):
+    with quiet_start(verbose=True):
         os.write(2, b"chatter\n")
     assert capfd.readouterr().err == "chatter\n"
 

@@ -112,7 +112,7 @@ def test_reproduce__digits_debug__really_runs(tmp_path, digits_dir, capfd):
 
 
 def test_compare__recipe__is_the_plan_of_the_recipe():
-    flags = compare.build_flags().parse(
+    flags, _ = compare.build_flags().parse(
         ["--recipe=cifar10-laptop", "--seeds=2", "--data_dir=here"]
     )
     plan = compare._plan(flags)
@@ -128,7 +128,7 @@ def test_compare__recipe_and_dataset__is_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_train__recipe__is_a_run_of_the_recipe(tmp_path):
-    flags = train.build_flags().parse(
+    flags, _ = train.build_flags().parse(
         ["--recipe=simple-2048", "--seed=3", "--data_dir=here", "--epochs=2"]
     )
     config = train.config_of(flags)

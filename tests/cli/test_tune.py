@@ -140,7 +140,7 @@ def test_tune__in_a_cluster__is_refused(fake, monkeypatch, capsys):
 def test_search_of__flags__a_short_run_of_the_method(
     flags, epochs, name, method
 ):
-    search = tune.search_of(tune.build_flags().parse(flags))
+    search = tune.search_of(tune.build_flags().parse(flags)[0])
     assert search.base.epochs == epochs
     assert search.base.deterministic
     assert search.base.method == method
@@ -288,7 +288,7 @@ def test_tune__a_run_fails__no_choice_and_it_is_tried_again(
 
 def _run_here(flags, out_dir):
     """Runs a search's runs in this process; returns what they came to."""
-    search = tune.search_of(tune.build_flags().parse(flags))
+    search = tune.search_of(tune.build_flags().parse(flags)[0])
     tuning = Tuning(search, out_dir)
     (values,) = search.space.values()
     with tuning.claimed("tf-gnc tune"):

@@ -24,16 +24,12 @@ sys.exit(child.main(sys.argv[1:]))
 
 def command_line(task: RunTask) -> list[str]:
     """Returns the words that start a process with a run."""
-    # -P: the current directory is no place to import from.
+    # -P: nothing is imported from the current directory.
     return [sys.executable, "-P", "-c", _START, task.to_json()]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs it and returns the exit code.
-
-    Args:
-        arguments: One word of JSON, as `command_line` makes it.
-    """
+    """Runs the task that `command_line` has written; returns the exit code."""
     task = RunTask.from_json(arguments[0])
     try:
         strategy = start_tensorflow(task.config.threads, strategy="auto")

@@ -1,9 +1,8 @@
 """A subcommand: its flags, its help, and what an error costs.
 
-What all subcommands do alike stands here once; what each of them does is in a
-file of its own, as a `Command`. The flags are absl's. Each subcommand has a
-set of its own, so that one process can parse many command lines and an import
-adds no flag to another's. Imports no TensorFlow: the launcher starts at once.
+The flags are absl's. Each subcommand has a set of its own, so that one process
+can parse many command lines and an import adds no flag to another's. Imports
+no TensorFlow: the launcher starts at once.
 """
 
 import dataclasses
@@ -26,12 +25,7 @@ class UsageError(ValueError):
 
 
 class Stopped(Exception):
-    """A command that ends before its work is done; the message says why.
-
-    Args:
-        message: What to tell the user.
-        code: The exit code.
-    """
+    """A command that ends before its work is done, with an exit code."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -52,22 +46,8 @@ class FlagSet:
     """The flags of one subcommand, in groups.
 
     A flag has no default, so that "not given" can be told from every value;
-    the help says what holds then.
-
-    Args:
-        usage: How the command is called, for instance `"tf-gnc train"`.
-        summary: What the command does, for its help.
-        words: What stands beside the flags, for instance `"RUN [RUN ...]"`;
-            empty for nothing. What begins with `--` comes behind all flags.
-
-    Example:
-        >>> @dataclasses.dataclass
-        ... class Size:
-        ...     epochs: int = setting("How long.", 2, minimum=1)
-        >>> flag_set = FlagSet("tf-gnc train", "Trains.")
-        >>> flag_set.add(Size)
-        >>> flag_set.parse(["--epochs=3"])
-        {'epochs': 3}
+    the help says what holds then. `words` is what may stand beside the flags,
+    for instance `"RUN [RUN ...]"`; beginning with `--`, it comes behind them.
     """
 
     def __init__(self, usage: str, summary: str, words: str = "") -> None:
@@ -79,12 +59,7 @@ class FlagSet:
         self._settings: list[Setting] = []
 
     def add(self, described: type, *names: str) -> None:
-        """Defines the flags of the settings that a dataclass describes.
-
-        Args:
-            described: The dataclass.
-            *names: Which of its settings. Default: all.
-        """
+        """Defines the flags of a dataclass's settings, all or those named."""
         settings = settings_of(described)
         for name in names or settings:
             self.define(settings[name])
@@ -109,17 +84,10 @@ class FlagSet:
         """Lets `--name` stand for `--original`; the help leaves it out."""
         flags.DEFINE_alias(name, original, flag_values=self.values)
 
-    def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
-        """Returns the flags that were given, and no defaults."""
-        return self.split(arguments)[0]
-
-    def split(
+    def parse(
         self, arguments: Sequence[str]
     ) -> tuple[dict[str, Any], list[str]]:
-        """Returns what `parse` does, and the words that are no flags.
-
-        Args:
-            arguments: The words after the subcommand.
+        """Returns the flags that were given, and the words that are no flags.
 
         Raises:
             UsageError: If a flag is unknown or its value illegal, or if
@@ -173,17 +141,17 @@ class Call:
 
     Attributes:
         usage: How the subcommand is called, for instance `"tf-gnc train"`.
-        arguments: The words after it, as they were written.
+        arguments: The words after it.
         given: The flags among them, without defaults.
-        words: What is no flag.
+        words: Those that are no flags.
         kept: A sentence for the end of an error, which says where to find
             what was written so far.
     """
 
     usage: str
     arguments: Sequence[str]
-    given: dict[str, Any] = dataclasses.field(default_factory=dict)
-    words: list[str] = dataclasses.field(default_factory=list)
+    given: dict[str, Any]
+    words: Sequence[str] = ()
     kept: str = ""
 
     @property
@@ -224,7 +192,7 @@ class Command:
     Attributes:
         build_flags: Returns its flags.
         prepare: Looks at a call and returns the work to be done. What it
-            raises means that the call can't be carried out: exit code 2.
+            raises means that the work can't be done: exit code 2.
         failures: What the work may raise without anything being wrong in the
             program: exit code 1.
     """
@@ -237,16 +205,7 @@ class Command:
 def run(
     usage: str, load: Callable[[], Command], arguments: Sequence[str]
 ) -> int:
-    """Carries a subcommand out, or says in one line why it can't.
-
-    Args:
-        usage: How it is called, for instance `"tf-gnc train"`.
-        load: Imports it.
-        arguments: The words after it.
-
-    Returns:
-        The exit code; `tf_gnc.cli.main.main` says which there are.
-    """
+    """Runs the subcommand that `load` imports, and returns its exit code."""
     words = list(arguments)
     before_dashes = words[: words.index("--")] if "--" in words else words
     call = Call(usage, words, {"verbose": "--verbose" in before_dashes})
@@ -257,32 +216,27 @@ def run(
             print(flag_set.help())
             return 0
         try:
-            call.given, call.words = flag_set.split(words)
+            call.given, call.words = flag_set.parse(words)
             work = command.prepare(call)
         except (ValueError, OSError, RuntimeError) as error:
             call.say_error(error)
             return 2
-        return _work(call, work, command.failures)
+        try:
+            return work() or 0
+        except BrokenPipeError:
+            if call.kept:
+                call.say("nobody reads the output any more.")
+            raise
+        except command.failures as error:
+            call.say_error(error)
+            return 1
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # The terminal shows ^C.
-        call.say("interrupted.")
-        return 130
-
-
-def _work(call: Call, work: Work, failures: tuple[type[Exception], ...]) -> int:
-    try:
-        return work() or 0
-    except Stopped as stopped:
-        print(file=sys.stderr)
-        call.say(f"{stopped}.")
-        return stopped.code
-    except BrokenPipeError:
-        if call.kept:
-            call.say("nobody reads the output any more.")
-        raise
-    except failures as error:
-        call.say_error(error)
-        return 1
+        stopped = Stopped("interrupted", 130)
+    except Stopped as error:
+        stopped = error
+    print(file=sys.stderr)  # The terminal shows ^C.
+    call.say(f"{stopped}.")
+    return stopped.code
 
 
 def _explain(described: Setting) -> str:

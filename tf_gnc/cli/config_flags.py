@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 from typing import Any
 
+from tf_gnc import _check
 from tf_gnc._settings import (
     REQUIRED,
     Setting,
@@ -19,15 +20,12 @@ from tf_gnc._settings import (
     show_default,
     with_default,
 )
-from tf_gnc.cli.command import (
-    FlagSet,
-    UsageError,
-    VerboseFlag,
-)
+from tf_gnc.cli.command import FlagSet, UsageError, VerboseFlag
 from tf_gnc.data import DATASETS, DatasetDefaults
 from tf_gnc.experiments import METHODS, RunConfig
 from tf_gnc.experiments.defaults import decided_by_data
 from tf_gnc.experiments.methods.registry import settings_of_method
+from tf_gnc.experiments.recipes import RECIPES, Recipe
 from tf_gnc.experiments.user_code import check_own
 
 NOISE = "Noise: of all methods that have it; --gnc.alpha sets one method's"
@@ -47,7 +45,7 @@ class RecipeFlag:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OwnFlags:
-    """The user's own data and model, in place of ours."""
+    """The user's own data and model, instead of ours."""
 
     data_fn: str | None = setting(
         "Your own data instead: module:function, where the function returns "
@@ -68,20 +66,15 @@ def build(
     summary: str,
     *sets: type,
     without: Collection[str] = (),
-    words: Mapping[str, str] | None = None,
+    **words: str,
 ) -> FlagSet:
     """Returns the flags of a command that has a run's settings.
 
-    Args:
-        usage: As for `FlagSet`.
-        summary: As for `FlagSet`.
-        *sets: Dataclasses that describe settings.
-        without: Fields of `RunConfig` that the command itself decides.
-        words: What the help says of defaults, by setting, where the command
-            has others.
+    `sets` are the dataclasses that describe settings; those in `without` get
+    no flag. `words` says what the defaults are that only this command has.
     """
     flag_set = FlagSet(usage, summary)
-    words = {**_default_words(), **(words or {})}
+    words = {**_default_words(), **words}
     described = {
         cls: [s for s in settings_of(cls).values() if s.name not in without]
         for cls in (*sets, VerboseFlag)
@@ -91,7 +84,12 @@ def build(
         for field in fields:
             text = field.help
             if field.name == "method":
-                text = f"{text} {_methods_help()}"
+                known = [f"{n}: {first_line(m)}" for n, m in METHODS.items()]
+                text = (
+                    f"{text} {'; '.join(known)}; or module:function, a "
+                    "function of yours without arguments that returns a noise "
+                    "rule."
+                )
             text = with_default(text, words.get(field.name, ""))
             flag_set.define(dataclasses.replace(field, help=text))
         if cls is RunConfig:
@@ -119,34 +117,27 @@ def chosen_of(given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if ours in given:
             raise UsageError(
-                f"--{own} stands in the place of --{ours}, got both. Leave "
-                "one out."
+                f"--{own} replaces --{ours}, got both. Leave one out."
             )
         chosen[ours] = check_own(own, given[own])
-    for name, value in given.items():
-        if "." in name:
-            chosen[name.removeprefix("*.")] = value
-    return chosen
+    of_methods = {name: v for name, v in given.items() if "." in name}
+    return chosen | {n.removeprefix("*."): v for n, v in of_methods.items()}
+
+
+def recipe_of(given: Mapping[str, Any]) -> Recipe | None:
+    """Returns the recipe that `--recipe` names, None without the flag."""
+    if "recipe" not in given:
+        return None
+    return RECIPES[_check.choice("recipe", given["recipe"], RECIPES)]
 
 
 def per_data_set(value: Callable[[DatasetDefaults], Any]) -> str:
-    """Returns, for instance, "40 (digits), 160 (cifar10, cifar100)".
-
-    Args:
-        value: Takes what suits a data set.
-    """
-    return _alike(
-        {name: _show(value(d.defaults)) for name, d in DATASETS.items()}
-    )
+    """Returns, for instance, "40 (digits), 160 (cifar10, cifar100)"."""
+    return _alike({name: value(d.defaults) for name, d in DATASETS.items()})
 
 
 def _define_methods(flag_set: FlagSet, taken: Collection[str]) -> None:
-    """Defines `--alpha` and `--gnc.alpha` for all that methods have.
-
-    Args:
-        flag_set: Gets the flags.
-        taken: The names of the command's other flags.
-    """
+    """Defines `--alpha`, unless it is taken, and `--gnc.alpha` and so on."""
     having: dict[str, dict[str, Setting]] = {}
     for method in METHODS:
         for name, field in settings_of_method(method).items():
@@ -160,11 +151,19 @@ def _define_methods(flag_set: FlagSet, taken: Collection[str]) -> None:
         texts = {
             method: with_default(
                 field.help,
-                per_data_set(lambda d, m=method, f=field: _tuned(d, m, f)),
+                per_data_set(
+                    lambda d, m=method, f=field: d.methods.get(m, {}).get(
+                        f.name, f.default
+                    )
+                ),
             )
             for method, field in fields.items()
         }
-        text = _alike(texts, "{names}: {text}")
+        text = " ".join(
+            f"{methods}: {text}"
+            for text, methods in _names_by_text(texts).items()
+            if text
+        )
         if name == "alpha_rnc":
             text += " rnc: an older name of --alpha."
         flag_set.define(
@@ -178,24 +177,15 @@ def _define_methods(flag_set: FlagSet, taken: Collection[str]) -> None:
         )
 
 
-def _tuned(defaults: DatasetDefaults, method: str, field: Setting) -> Any:
-    """Returns a method's default with a data set, None if it has none."""
-    return defaults.methods.get(method, {}).get(field.name, field.default)
-
-
 def _default_words() -> dict[str, str]:
     """Returns what there is to say of defaults that depend on the data set."""
     found = {name: decided_by_data(name, "dpsgd", {}) for name in DATASETS}
-    names = {name for values in found.values() for name in values}
     fields = settings_of(RunConfig)
     words = {
         name: _alike(
-            {
-                d: _show(v.get(name, fields[name].default))
-                for d, v in found.items()
-            }
+            {d: v.get(name, fields[name].default) for d, v in found.items()}
         )
-        for name in names
+        for name in set().union(*found.values())
     }
     small = per_data_set(lambda d: d.examples_per_worker)
     rate = per_data_set(lambda d: d.base_rate)
@@ -208,14 +198,6 @@ def _default_words() -> dict[str, str]:
     }
 
 
-def _methods_help() -> str:
-    known = "; ".join(f"{n}: {first_line(m)}" for n, m in METHODS.items())
-    return (
-        f"{known}; or module:function, a function of yours without arguments "
-        "that returns a noise rule."
-    )
-
-
 def _show(value: Any) -> str:
     """Returns a data set's default in words."""
     if isinstance(value, Mapping):
@@ -226,16 +208,19 @@ def _show(value: Any) -> str:
     return show_default(value)
 
 
-def _alike(texts: Mapping[str, str], form: str = "{text} ({names})") -> str:
-    """Returns each text once, with the names that it is for."""
-    names: dict[str, list[str]] = {}
-    for name, text in texts.items():
-        names.setdefault(text, []).append(name)
-    if len(names) == 1 and form.startswith("{text}"):
+def _alike(values: Mapping[str, Any]) -> str:
+    """Returns each value in words, once, with the data sets that have it."""
+    names = _names_by_text(values)
+    if len(names) == 1:
         return next(iter(names))
-    separator = ", " if form.startswith("{text}") else " "
-    return separator.join(
-        form.format(text=text, names=", ".join(having))
-        for text, having in names.items()
-        if text
+    return ", ".join(
+        f"{text} ({having})" for text, having in names.items() if text
     )
+
+
+def _names_by_text(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns each value in words, with the names that have it."""
+    names: dict[str, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(_show(value), []).append(name)
+    return {text: ", ".join(having) for text, having in names.items()}

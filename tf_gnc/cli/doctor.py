@@ -1,10 +1,9 @@
-"""`tf-gnc doctor`: says where a run would live, and whether its noise is on.
+"""`tf-gnc doctor`: what a run would use, and whether its noise is on.
 
-The checks are in tf_gnc.doctor; here are the flags, a model as `tf-gnc train`
-would make it, random pictures in the shape of the data set, and the words.
+Its model is as `tf-gnc train` would make it, its data random pictures in the
+shape of the data set.
 """
 
-import dataclasses
 import functools
 
 import keras
@@ -12,71 +11,51 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import doctor
-from tf_gnc._settings import setting, settings_of
-from tf_gnc.cli import config_flags
-from tf_gnc.cli.command import Call, Command, FlagSet, Work
+from tf_gnc._settings import settings_of
+from tf_gnc.cli import command, config_flags
 from tf_gnc.cli.tensorflow_start import start_tensorflow
+from tf_gnc.cli.train import TrainFlags
 from tf_gnc.data import DATASETS
-from tf_gnc.distribute.strategies import STRATEGIES, is_chief
+from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.experiments import RunConfig, build_model, make_config
 from tf_gnc.experiments.run.environment import environment
 from tf_gnc.step.train_step import GNCModel
 
-_USAGE = "tf-gnc doctor"
 _SUMMARY = (
-    "Says on what a run would run and how much memory its noise would take, "
-    "then takes a few steps on random pictures to see that the noise is on "
-    "and right. Needs no data set and writes nothing. Flags have the defaults "
-    "of `tf-gnc train`; the learning rate is the run's highest."
+    "Says which devices a run would use and how much memory its noise would "
+    "take, then takes a few steps on random pictures to see that the noise is "
+    "on and right. Needs no data set and writes nothing. Its flags have the "
+    "defaults of `tf-gnc train`; the learning rate is the run's highest."
 )
 
-# What can go wrong in a step without anything being wrong in the program.
-_FAILURES = (OSError, tf.errors.OpError)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DoctorFlags:
-    """Flags that decide nothing of a run."""
-
-    strategy: str = setting(
-        "How the work is distributed; auto: as the machine and its "
-        "environment suggest.",
-        "auto", choices=STRATEGIES, group="This run",
-    )  # fmt: skip
-
-
 # What of a run matters to its noise.
-_FIELDS = (
+_FLAGS = {
     "dataset", "model", "method", "num_workers", "batch_size",
-    "learning_rate", "threads",
-)  # fmt: skip
+    "learning_rate", "threads", "strategy",
+}  # fmt: skip
 
 
-def _prepare(call: Call) -> Work:
+def _prepare(call: command.Call) -> command.Work:
     config = make_config(**config_flags.chosen_of(call.given))
-    strategy = start_tensorflow(
-        config.threads, call.verbose, call.given.get("strategy", "auto")
-    )
+    strategy = call.given.get("strategy", TrainFlags.strategy)
+    strategy = start_tensorflow(config.threads, call.verbose, strategy)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config, config.learning_rate)
     return functools.partial(_examine, config, model)
 
 
-def build_flags() -> FlagSet:
+def build_flags() -> command.FlagSet:
     """Returns the flags of `tf-gnc doctor`."""
-    return config_flags.build(
-        _USAGE,
-        _SUMMARY,
-        RunConfig,
-        DoctorFlags,
-        without=set(settings_of(RunConfig)) - set(_FIELDS),
-    )
+    sets = (RunConfig, TrainFlags)
+    without = set().union(*map(settings_of, sets)) - _FLAGS
+    return config_flags.build("tf-gnc doctor", _SUMMARY, *sets, without=without)
 
 
 def _examine(config: RunConfig, model: GNCModel) -> int:
     """Looks at everything, prints it and returns the exit code."""
-    say = print if is_chief(model.distribute_strategy) else _ignore
+    quiet = not is_chief(model.distribute_strategy)
+    say = (lambda text: None) if quiet else print
     for line in _describe(config, model):
         say(line)
     settings = DATASETS[config.dataset]
@@ -120,8 +99,5 @@ def _describe(config: RunConfig, model: GNCModel) -> list[str]:
     ]
 
 
-def _ignore(text: object) -> None:
-    del text
-
-
-COMMAND = Command(build_flags, _prepare, _FAILURES)
+# What a step may raise without anything being wrong in the program.
+COMMAND = command.Command(build_flags, _prepare, (OSError, tf.errors.OpError))

@@ -4,29 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_gnc._settings import settings_of
-from tf_gnc.cli.config_flags import chosen_of
+from tf_gnc.cli.config_flags import chosen_of, recipe_of
 from tf_gnc.experiments import RunConfig
 from tf_gnc.experiments.defaults import decided_by_data, names_in_config
-from tf_gnc.experiments.recipes import RECIPES
 
 
 def describe(config: RunConfig, given: Mapping[str, Any]) -> str:
-    """Returns all that decides a run, a line for each value.
-
-    `config` is what the given flags came to.
-    """
+    """Returns all that decides the run that flags ask for, a line a value."""
     fields = settings_of(type(config))
-    chosen = chosen_of(given)
-    recipe = {}
-    if "recipe" in given:
-        recipe = RECIPES[given["recipe"]].values([config.method])
-        recipe["method"] = config.method
-    both = {**recipe, **chosen}
-    run = both.pop("dataset", config.dataset), both.pop("method", config.method)
+    chosen, recipe, method = chosen_of(given), recipe_of(given), config.method
+    by_recipe = {}
+    if recipe is not None:
+        by_recipe = {**recipe.values([method]), "method": method}
     sources = {
-        "data set": decided_by_data(*run, both),
-        "recipe": names_in_config(config.method, recipe),
-        "flag": names_in_config(config.method, chosen),
+        "data set": decided_by_data(
+            config.dataset, method, {**by_recipe, **chosen}
+        ),
+        "recipe": names_in_config(method, by_recipe),
+        "flag": names_in_config(method, chosen),
     }
     where = {name: word for word, names in sources.items() for name in names}
     values = config.to_dict()

@@ -1,24 +1,16 @@
 """`tf-gnc launch`: turns flags into a launcher.
 
-All of what it does is in tf_gnc.launch.launcher. Imports no TensorFlow:
-it must start at once and stay small beside the processes that it starts.
+Imports no TensorFlow: it must start at once and stay small beside the processes
+that it starts.
 """
 
 import dataclasses
 
 from tf_gnc._settings import setting
-from tf_gnc.cli.command import (
-    Call,
-    Command,
-    FlagSet,
-    UsageError,
-    Work,
-    comma_list,
-)
+from tf_gnc.cli import command
 from tf_gnc.cli.main import COMMANDS
 from tf_gnc.launch.launcher import Launcher, child_command
 
-_USAGE = "tf-gnc launch"
 _COMMAND = "-- <command> [arguments]"
 _SUMMARY = (
     "Runs a command in several processes that train together, on this "
@@ -32,8 +24,7 @@ _SUMMARY = (
     "of the process that died first, 128 + n for signal n. A process that "
     "exits with 75 asks for a restart, which counts as no failure; if "
     "the launcher itself was told to stop, it exits with 75 too. A process "
-    "that exits with 2, for a command that can't be carried out, is not "
-    "restarted."
+    "that exits with 2, for a command that can't be run, is not restarted."
 )
 
 
@@ -60,35 +51,35 @@ class LaunchFlags:
         None, group="Several machines",
     )  # fmt: skip
     machine_rank: int | None = setting(
-        "This machine's place in --machines, from 0.",
+        "This machine's number in --machines, from 0.",
         None, minimum=0, group="Several machines",
     )  # fmt: skip
 
 
-def _prepare(call: Call) -> Work:
+def _prepare(call: command.Call) -> command.Work:
     arguments = list(call.arguments)
     if "--" not in arguments:
-        raise UsageError(
+        raise command.UsageError(
             "there must be -- between the launcher's flags and the command, "
-            f"got none. Write {_USAGE} [--flags] {_COMMAND}."
+            f"got none. Write {call.usage} [--flags] {_COMMAND}."
         )
     words = arguments[arguments.index("--") + 1 :]
     if call.words != words:
-        raise UsageError(
+        raise command.UsageError(
             f"only flags may stand before --, got {call.words[0]!r}. Write "
-            f"the command after it: {_USAGE} [--flags] {_COMMAND}."
+            f"the command after it: {call.usage} [--flags] {_COMMAND}."
         )
     given = call.given
     if "machines" in given:
-        given["machines"] = comma_list(given["machines"])
+        given["machines"] = command.comma_list(given["machines"])
     return Launcher(child_command(words, COMMANDS), **given).run
 
 
-def build_flags() -> FlagSet:
+def build_flags() -> command.FlagSet:
     """Returns the flags of `tf-gnc launch`."""
-    flag_set = FlagSet(_USAGE, _SUMMARY, words=_COMMAND)
+    flag_set = command.FlagSet("tf-gnc launch", _SUMMARY, words=_COMMAND)
     flag_set.add(LaunchFlags)
     return flag_set
 
 
-COMMAND = Command(build_flags, _prepare, failures=(OSError,))
+COMMAND = command.Command(build_flags, _prepare, failures=(OSError,))

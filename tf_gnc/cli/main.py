@@ -1,13 +1,11 @@
 """The entry point of `tf-gnc`: finds the subcommand and calls it.
 
 Knows the subcommands' names and nothing of what they do. It imports only the
-one that was asked for, with TensorFlow's start-up chatter held back, so that
-what is printed is what the command has to say.
+one that was asked for, with TensorFlow's start-up messages held back.
 """
 
 import contextlib
 import difflib
-import functools
 import importlib
 import os
 import signal
@@ -37,16 +35,12 @@ Each has a module of its name in this folder, with a `COMMAND`.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `tf-gnc` and returns its exit code.
+    """Runs `tf-gnc` with the words after it, or those of this process.
 
-    Args:
-        argv: The words after `tf-gnc`. Default: those of this process.
-
-    Returns:
-        0 if all went well, 1 for a run that failed, 2 for a command that
-        can't be carried out, 75 for one that was stopped and goes on when it
-        is started again, 130 if the user interrupted it, 141 if nobody reads
-        what it prints.
+    Returns the exit code: 0 if all went well, 1 for a run that failed, 2 for a
+    command that can't be run, 75 for one that was stopped and goes on when it
+    is started again, 130 if the user interrupted it, 141 if nobody reads what
+    it prints.
     """
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
@@ -68,22 +62,26 @@ def _run(arguments: list[str]) -> int:
         print(f"tf-gnc {__version__}")
         return 0
     if name not in COMMANDS:
-        return _unknown(name)
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        print(
+            f"tf-gnc: error: no command {name!r}; the commands are: "
+            f"{', '.join(COMMANDS)}.{hint}",
+            file=sys.stderr,
+        )
+        return 2
     # absl takes a while to import, and what is above needs none of it.
     from tf_gnc.cli import command
 
-    load = functools.partial(_load, name, arguments)
+    def load() -> Any:
+        # What the launcher starts may be any program; it gets no log level.
+        quiet = contextlib.nullcontext()
+        if name != "launch":
+            quiet = quiet_start("--verbose" in arguments)
+        with quiet:
+            return importlib.import_module(f"tf_gnc.cli.{name}").COMMAND
+
     return command.run(f"tf-gnc {name}", load, arguments[1:])
-
-
-def _load(name: str, arguments: Sequence[str]) -> Any:
-    """Imports a subcommand and returns its `Command`."""
-    # What the launcher starts may be any program; it gets no log level.
-    quiet = contextlib.nullcontext()
-    if name != "launch":
-        quiet = quiet_start(arguments)
-    with quiet:
-        return importlib.import_module(f"tf_gnc.cli.{name}").COMMAND
 
 
 def _help() -> str:
@@ -100,17 +98,6 @@ def _help() -> str:
         "`tf-gnc --version` the version.",
     ]
     return "\n".join(lines)
-
-
-def _unknown(name: str) -> int:
-    legal = ", ".join(COMMANDS)
-    near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    print(
-        f"tf-gnc: error: no command {name!r}; the commands are: {legal}.{hint}",
-        file=sys.stderr,
-    )
-    return 2
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 On a terminal bars; anywhere else (a file, a pipe, a batch system's log) a
 plain line as an epoch ends, or as one of many runs begins or ends. A run that
-another process has started and watches tells that one how far it is. Knows
-nothing of how runs are made.
+another process has started and watches tells that one how far it is.
 """
 
 import contextlib
@@ -12,7 +11,8 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -32,6 +32,10 @@ class Console(rich.console.Console):
     def say(self, text: str) -> None:
         """Prints a text as it is: uncoloured, and no line broken."""
         self.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def say_files(self, names: Iterable[str], directory: str | Path) -> None:
+        """Prints which files there are and, to be copied, where they are."""
+        self.say(f"{', '.join(names)}\nin {directory}")
 
     def on_broken_pipe(self) -> None:
         """Lets the error out; rich would end the process here."""
@@ -56,11 +60,7 @@ def show_progress(console: Console) -> Iterator[keras.callbacks.Callback]:
 
 
 class EpochLines(keras.callbacks.Callback):
-    """Prints a plain line as each epoch ends.
-
-    Args:
-        console: Where to print.
-    """
+    """Prints a plain line as each epoch ends."""
 
     backed_up = ()  # see tf_gnc.callbacks.callback_state
 
@@ -85,11 +85,7 @@ class EpochLines(keras.callbacks.Callback):
 
 
 class ProgressReports(keras.callbacks.Callback):
-    """Reports how far the run is, a few times a second at most.
-
-    Args:
-        report: Gets what a line of `PROGRESS_FD` holds.
-    """
+    """Reports what a line of `PROGRESS_FD` holds, a few times a second."""
 
     backed_up = ()  # see tf_gnc.callbacks.callback_state
 
@@ -171,30 +167,32 @@ def number(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """Returns a share as text."""
-    return "nan" if value is None else f"{value:6.2%}".strip()
+    return "nan" if value is None else f"{value:.2%}"
 
 
-class RunsDisplay:
-    """Is told what the processes do; see `launch.pool.Listener`.
+class RunsDisplay(Progress):
+    """Shows what the processes of many runs do; a `launch.pool.Listener`.
 
-    Args:
-        console: Where to print.
-        progress: The bars; None for plain lines alone.
-        total: How many runs are still to do.
-        describe: Returns what a run that has ended came to, by its name.
-        clock: Tells the time in seconds.
+    On a terminal, in a `with`, it draws a bar for all runs and one for each;
+    anywhere else it prints lines alone. There are `total` runs still to do,
+    and `describe` returns what one has come to, by its name.
     """
 
     def __init__(
         self,
         console: Console,
-        progress: Progress | None,
         total: int,
         describe: Callable[[str], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console
-        self._progress = progress
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+        )
+        self._say = console.say
         self._total = total
         self._describe = describe
         self._clock = clock
@@ -204,18 +202,15 @@ class RunsDisplay:
         # What runs that are taken up had done before costs no time now.
         self._done_before = 0.0
         self._parts: dict[str, float] = {}
-        self._tasks: dict[str, TaskID] = {}
-        if progress is not None:
-            self._overall = progress.add_task("all runs", total=total, text="")
-            self._move_overall()
+        self._bars: dict[str, TaskID] = {}
+        self._overall = self.add_task("all runs", total=total, text="")
+        self._move_overall()
 
     def started(self, name: str) -> None:
         """Adds the run."""
-        if self._progress is None:
-            self._console.say(f"{name}: started")
-        else:
-            task = self._progress.add_task(name, total=1.0, text="starting")
-            self._tasks[name] = task
+        if not self.console.is_terminal:
+            self._say(f"{name}: started")
+        self._bars[name] = self.add_task(name, total=1.0, text="starting")
 
     def moved(self, name: str, report: Mapping[str, Any]) -> None:
         """Moves the run's bar."""
@@ -224,70 +219,46 @@ class RunsDisplay:
         if name not in self._parts:
             self._done_before += done
         self._parts[name] = done
-        if self._progress is not None:
-            text = f"epoch {report['epoch']}/{epochs}  {report['text']}"
-            self._progress.update(self._tasks[name], completed=done, text=text)
-            self._move_overall()
+        text = f"epoch {report['epoch']}/{epochs}  {report['text']}"
+        self.update(self._bars[name], completed=done, text=text)
+        self._move_overall()
 
     def ended(self, name: str, problem: str | None) -> None:
         """Says what the run came to."""
         self._parts.pop(name, None)
         self._num_ended += 1
-        if self._progress is not None:
-            self._progress.remove_task(self._tasks.pop(name))
-            self._move_overall()
+        self.remove_task(self._bars.pop(name))
+        self._move_overall()
         text = self._describe(name) if problem is None else problem
-        if self._is_stopping:
-            self._console.say(f"{name}: {text}")
-            return
-        counted = f"{self._num_ended}/{self._total}"
-        self._console.say(f"{name}: {text} ({counted}, {self.time_left()})")
+        if not self._is_stopping:
+            counted = f"{self._num_ended}/{self._total}"
+            text = f"{text} ({counted}, {self.time_left()})"
+        self._say(f"{name}: {text}")
 
     def stopping(self) -> None:
         """Says that the processes were told to stop."""
         self._is_stopping = True
-        self._console.say(
+        self._say(
             "stopping: each run saves where it is; Ctrl-C again kills them"
         )
 
     def time_left(self) -> str:
         """Returns how much longer it will take, if all runs are alike."""
-        done = self._num_ended + sum(self._parts.values())
-        done_now = done - self._done_before
+        done_now = self._done() - self._done_before
         if done_now < 0.05:
             return "time left unknown"
         spent = self._clock() - self._began
-        left = round(spent * (self._total - done) / done_now)
+        left = round(spent * (self._total - self._done()) / done_now)
         hours, rest = divmod(left, 3600)
         return f"{hours}:{rest // 60:02}:{rest % 60:02} left"
 
+    def _done(self) -> float:
+        """Returns how many runs are done, parts of some among them."""
+        return self._num_ended + sum(self._parts.values())
+
     def _move_overall(self) -> None:
-        self._progress.update(
+        self.update(
             self._overall,
-            completed=self._num_ended + sum(self._parts.values()),
+            completed=self._done(),
             text=f"{self._num_ended}/{self._total} runs  {self.time_left()}",
         )
-
-
-@contextlib.contextmanager
-def show_runs(
-    console: Console, total: int, describe: Callable[[str], str]
-) -> Iterator[RunsDisplay]:
-    """Yields the display that suits the console; takes the bars down after.
-
-    Args:
-        console: Where to print.
-        total: How many runs are still to do.
-        describe: Returns what a run that has ended came to, by its name.
-    """
-    if not console.is_terminal:
-        yield RunsDisplay(console, None, total, describe)
-        return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[text]}"),
-        console=console,
-        transient=True,
-    ) as progress:
-        yield RunsDisplay(console, progress, total, describe)

@@ -1,7 +1,7 @@
 """`tf-gnc reproduce`: a table of the paper from its recipes.
 
 One comparison for each row, in a directory of its own; the published values
-stand beside ours. Here are only the flags.
+stand beside ours.
 """
 
 import dataclasses
@@ -11,22 +11,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from tf_gnc._settings import setting, values_of
-from tf_gnc.cli.command import (
-    Call,
-    Command,
-    FlagSet,
-    UsageError,
-    VerboseFlag,
-    Work,
-    comma_list,
-)
-from tf_gnc.cli.compare import parse_seeds, work_of
-from tf_gnc.cli.run_many import JobsFlag
+from tf_gnc.cli import command, run_many
+from tf_gnc.cli.compare import methods_and_seeds, work_of
 from tf_gnc.experiments import RunConfig
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.recipes import RECIPES, TABLES
 
-_USAGE = "tf-gnc reproduce"
 _SUMMARY = (
     "Runs rows of a table from their recipes and sets the published values "
     f"beside ours. TABLE is {', '.join(TABLES)}; --list shows what they hold, "
@@ -34,29 +24,26 @@ _SUMMARY = (
     "where it was."
 )
 
-
-_what = functools.partial(setting, group="What")
+_what = functools.partial(setting, default=None, group="What")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReproduceFlags:
     """Which rows, and how much of each."""
 
-    rows: str | None = _what("With commas between them. Default: all.", None)
-    methods: str | None = _what("Some of the recipe's. Default: all.", None)
+    rows: str | None = _what("With commas between them. Default: all.")
+    methods: str | None = _what("Some of the recipe's. Default: all.")
     seeds: str | None = _what(
         "How many, or the seeds themselves with commas. Default: the recipe's.",
-        None,
     )
     scale: str = _what(
         "Share of the epochs, as in 0.1 or 1/10, or `debug`: a few steps "
         "with tiny batches.",
-        "1",
+        default="1",
     )
-    list: bool = _what("Only say what there is.", False)
+    list: bool = _what("Only say what there is.", default=False)
     out_dir: str | None = _what(
         "A directory for the rows' own. Default: runs/reproduce-<table>.",
-        None,
     )
 
 
@@ -64,10 +51,10 @@ class ReproduceFlags:
 _FIELDS = ("data_dir", "download", "model")
 
 
-def _prepare(call: Call) -> Work:
+def _prepare(call: command.Call) -> command.Work:
     flags, words = values_of(ReproduceFlags, call.given), call.words
     if len(words) > 1:
-        raise UsageError(
+        raise command.UsageError(
             f"only one table can be run at a time, got {', '.join(words)}. "
             "Run the command once for each."
         )
@@ -84,23 +71,20 @@ def _prepare(call: Call) -> Work:
         if flags.scale == "debug":
             recipe = recipe.debug()
         plan = recipe.plan(
-            None if flags.methods is None else comma_list(flags.methods),
-            None if flags.seeds is None else parse_seeds(flags.seeds),
-            scale=scale,
-            **chosen,
+            **methods_and_seeds(call.given), scale=scale, **chosen
         )
         out_dir = flags.out_dir or f"runs/reproduce-{table}"
         comparisons.append(Comparison(plan, os.path.join(out_dir, row)))
     return work_of(call, comparisons)
 
 
-def build_flags() -> FlagSet:
+def build_flags() -> command.FlagSet:
     """Returns the flags of `tf-gnc reproduce`."""
-    flag_set = FlagSet(_USAGE, _SUMMARY, words="TABLE")
+    flag_set = command.FlagSet("tf-gnc reproduce", _SUMMARY, words="TABLE")
     flag_set.add(ReproduceFlags)
     flag_set.add(RunConfig, *_FIELDS, "threads")
-    flag_set.add(JobsFlag)
-    flag_set.add(VerboseFlag)
+    flag_set.add(run_many.JobsFlag)
+    flag_set.add(command.VerboseFlag)
     return flag_set
 
 
@@ -111,16 +95,16 @@ def _rows(table: str | None, flags: ReproduceFlags) -> Sequence[str]:
     elif table in TABLES:
         table_rows = list(TABLES[table])
     else:
-        raise UsageError(
+        raise command.UsageError(
             f"a table must be named, one of {', '.join(TABLES)}, got "
-            f"{table!r}. `{_USAGE} --list` says what they hold."
+            f"{table!r}. `tf-gnc reproduce --list` says what they hold."
         )
     if flags.rows is None:
         return table_rows
-    rows = comma_list(flags.rows)
+    rows = command.comma_list(flags.rows)
     for row in rows:
         if row not in table_rows:
-            raise UsageError(
+            raise command.UsageError(
                 f"--rows must be some of {', '.join(table_rows)}, got {row!r}."
             )
     return list(dict.fromkeys(rows))
@@ -133,11 +117,11 @@ def _share(text: str) -> float:
     except (OverflowError, ValueError, ZeroDivisionError):
         share = 0.0
     if not 0 < share <= 1:
-        raise UsageError(
+        raise command.UsageError(
             "--scale must be above 0 and at most 1, as in 0.1 or 1/10, or "
             f"`debug`, got {text!r}."
         )
     return share
 
 
-COMMAND = Command(build_flags, _prepare)
+COMMAND = command.Command(build_flags, _prepare)

@@ -1,8 +1,7 @@
 """Starts TensorFlow quietly, with the threads that the workers want.
 
 TensorFlow's C++ side writes about CPU features and absent GPUs straight to
-the process's standard error, some of it before any log level counts. It is
-held back here, and shown after all if the start fails.
+the process's standard error, some of it before any log level counts.
 
 Imports TensorFlow late: its log level must be set before it is loaded.
 """
@@ -11,7 +10,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,16 +18,13 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def quiet_start(arguments: Sequence[str] = ()) -> Iterator[None]:
+def quiet_start(verbose: bool = False) -> Iterator[None]:
     """Holds back what is written to standard error in the meantime.
 
-    If an exception leaves the block, everything is shown.
-
-    Args:
-        arguments: The command line; with `--verbose` in it nothing is held
-            back.
+    If an exception leaves the block, everything is shown; with `verbose`
+    nothing is held back.
     """
-    if "--verbose" in arguments:
+    if verbose:
         yield
         return
     # 2 hides information and warnings, not errors.
@@ -61,11 +57,6 @@ def start_tensorflow(
     In a process where TensorFlow runs already (a notebook, a test) it keeps
     the threads it has; that is said only if somebody asked for a number.
 
-    Args:
-        threads: Cores to use; None for all.
-        verbose: Whether TensorFlow's own messages are shown.
-        strategy: As for `tf_gnc.distribute.make_strategy`.
-
     Raises:
         ValueError: If there can be no such strategy here.
     """
@@ -86,12 +77,11 @@ def start_tensorflow(
                 "runs in this process already and keeps its threads.",
                 file=sys.stderr,
             )
-    chatter = ["--verbose"] if verbose else []
-    with quiet_start(chatter):
+    with quiet_start(verbose):
         # Looks for GPUs, noisily, and starts nothing: a strategy that can't be
         # made then has nothing to show but its error.
         tf.config.list_physical_devices()
-    with quiet_start(chatter):
+    with quiet_start(verbose):
         made = make_strategy(strategy)
         tf.config.list_logical_devices()
     return made

@@ -1,32 +1,17 @@
-"""`tf-gnc train`: turns flags into a configuration, and a run into words.
-
-All of what a run does is in tf_gnc.experiments, where its settings are
-described; here are only the flags that decide nothing in its results, and what
-to say and return when something is wrong.
-"""
+"""`tf-gnc train`: turns flags into a configuration, and a run into words."""
 
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
 from rich.table import Table
 
-from tf_gnc import _check
 from tf_gnc._settings import setting, values_of
 from tf_gnc.callbacks.measures import CHEAP, FULL
-from tf_gnc.cli import config_flags, dry_run, progress
-from tf_gnc.cli.command import (
-    Call,
-    Command,
-    FlagSet,
-    Stopped,
-    UsageError,
-    Work,
-    comma_list,
-)
+from tf_gnc.cli import command, config_flags, dry_run, progress
 from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.distribute.strategies import STRATEGIES
 from tf_gnc.experiments import (
@@ -38,18 +23,16 @@ from tf_gnc.experiments import (
     prepare,
     train,
 )
-from tf_gnc.experiments.recipes import RECIPES
 from tf_gnc.experiments.run.recording import Recording
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 
-USAGE = "tf-gnc train"
 _SUMMARY = (
     "Trains a model and leaves config.json, metrics.jsonl, summary.json, "
     "curves.png and model.keras in a new directory. With no flags: gradient "
     "noise convolution on handwritten digits that need no download."
 )
 
-# What can go wrong in a run without anything being wrong in the program.
+# What a run may raise without anything being wrong in the program.
 _FAILURES = (
     FloatingPointError,
     OSError,
@@ -57,12 +40,8 @@ _FAILURES = (
     tf.errors.ResourceExhaustedError,
 )
 
-# What TensorFlow raises if another process of the run has ended.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError)
-
-
-_run = functools.partial(setting, group="This run")
-_measurement = functools.partial(setting, group="Measurements")
+_run = functools.partial(setting, default=None, group="This run")
+_measurement = functools.partial(setting, default=None, group="Measurements")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,26 +51,25 @@ class TrainFlags:
     run_dir: str | None = _run(
         "A new or empty directory for the results. Default: "
         "runs/<dataset>-<method>-<time>.",
-        None,
     )
     backup: str = _run(
         "When to back the run up: `epoch`, a number of steps, `never`, or "
         "`auto`: as epochs end, but not twice within 30 seconds.",
-        "auto",
+        default="auto",
     )  # fmt: skip
     resume: bool = _run(
         "Take up the run in --run_dir where its last backup is, if there is "
         "one. `tf-gnc launch` asks for it by itself when it starts again.",
-        False,
+        default=False,
     )  # fmt: skip
     strategy: str = _run(
         "Which devices to use. auto: several processes where TF_CONFIG or "
         "Slurm say so, else a TPU, else several GPUs, else one device.",
-        "auto", choices=STRATEGIES,
+        default="auto", choices=STRATEGIES,
     )  # fmt: skip
     dry_run: bool = _run(
         "Only print the configuration, each value with where it comes from.",
-        False,
+        default=False,
     )  # fmt: skip
     probe: str = _measurement(
         "What to measure, with commas between names; rows go to "
@@ -104,61 +82,49 @@ class TrainFlags:
         "pass over all training examples, not augmented. Training goes on "
         "as if nothing had been measured, only later; the time is part of "
         "the run's seconds. Default: nothing.",
-        "",
+        default="",
     )  # fmt: skip
     probe_every: int | None = _measurement(
         "Steps from one measurement to the next. Default: those of an epoch.",
-        None, minimum=1,
+        minimum=1,
     )  # fmt: skip
     log_dir: str | None = _measurement(
         "A directory where TensorBoard reads the numbers of --probe by "
         "step. Default: nowhere.",
-        None,
     )
     checkpoint_every: int | None = _measurement(
         "Keep the whole model each time so many epochs have ended, as "
         "checkpoints/epoch-0010.keras and so on, to be measured "
         "afterwards: `tf-gnc analyze RUN --measure=...`. Default: never.",
-        None, minimum=1,
+        minimum=1,
     )  # fmt: skip
 
-    def recording(self) -> Recording:
-        """Returns what is to be recorded on the way.
-
-        Raises:
-            ValueError: If a measure is unknown.
-        """
-        return Recording(
-            measures_of(self.probe),
-            self.probe_every,
-            self.checkpoint_every,
-            self.log_dir,
-        )
-
     def save_freq(self) -> str | int | None:
-        """Returns when the run is to be backed up, as `Placement` takes it.
-
-        Raises:
-            UsageError: If `--backup` is something else.
-        """
+        """Returns when the run is to be backed up, as `Placement` takes it."""
         if self.backup in ("auto", "epoch"):
             return self.backup
         if self.backup == "never":
             return None
         if not self.backup.isdecimal() or not int(self.backup):
-            raise UsageError(
+            raise command.UsageError(
                 "--backup must be `auto`, `epoch`, `never` or a number of "
                 f"steps, got {self.backup!r}."
             )
         return int(self.backup)
 
 
-def _prepare(call: Call) -> Work:
+def _prepare(call: command.Call) -> command.Work:
     flags = values_of(TrainFlags, call.given)
     config = config_of(call.given)
     if flags.dry_run:
         return lambda: print(dry_run.describe(config, call.given))
-    save_freq, recording = flags.save_freq(), flags.recording()
+    save_freq = flags.save_freq()
+    recording = Recording(
+        measures_of(flags.probe),
+        flags.probe_every,
+        flags.checkpoint_every,
+        flags.log_dir,
+    )
     strategy = start_tensorflow(config.threads, call.verbose, flags.strategy)
     # Started again by the launcher, a command goes on where it was.
     again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
@@ -168,10 +134,10 @@ def _prepare(call: Call) -> Work:
     return functools.partial(_train, prepared)
 
 
-def build_flags() -> FlagSet:
+def build_flags() -> command.FlagSet:
     """Returns the flags of `tf-gnc train`."""
     return config_flags.build(
-        USAGE,
+        "tf-gnc train",
         _SUMMARY,
         config_flags.RecipeFlag,
         RunConfig,
@@ -183,47 +149,38 @@ def build_flags() -> FlagSet:
 def config_of(given: Mapping[str, Any]) -> RunConfig:
     """Returns the configuration that the given flags ask for."""
     chosen = config_flags.chosen_of(given)
-    if "recipe" not in given:
+    recipe = config_flags.recipe_of(given)
+    if recipe is None:
         return make_config(**chosen)
-    recipe = RECIPES[_check.choice("recipe", given["recipe"], RECIPES)]
-    method = chosen.pop("method", recipe.methods[-1])
-    return recipe.config(method, chosen.pop("seed", 0), **chosen)
+    return recipe.config(**{"method": recipe.methods[-1], **chosen})
 
 
 def measures_of(text: str) -> list[str]:
-    """Returns the names in a text with commas between them.
-
-    Example:
-        >>> measures_of("similarity, spectrum")
-        ['similarity', 'spectrum']
-    """
-    return [name for name in dict.fromkeys(comma_list(text)) if name]
+    """Returns the names in a text with commas between them, each once."""
+    return [name for name in dict.fromkeys(command.comma_list(text)) if name]
 
 
 def _train(prepared: PreparedRun) -> None:
-    """Trains, showing what goes on and what came out."""
+    """Trains; the chief shows what goes on and what came out."""
+    config, files = prepared.config, prepared.files
     try:
-        if prepared.workspace.is_chief:
-            _train_and_show(prepared)
-        else:
+        if not prepared.workspace.is_chief:
             train(prepared)
-    except _LOST as error:
-        raise Stopped(
+            return
+        console = progress.Console()
+        console.say(
+            f"{config.dataset}, {config.model}, {config.method}: "
+            f"{config.num_workers} workers x {config.examples_per_worker} "
+            f"examples, epochs={config.epochs}, "
+            f"steps_per_epoch={prepared.steps_per_epoch}"
+        )
+        with progress.show_progress(console) as callback:
+            summary = train(prepared, [callback])
+    # What TensorFlow raises if another process of the run has ended.
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        raise command.Stopped(
             "the connection to another process is lost", RESTART_EXIT_CODE
         ) from error
-
-
-def _train_and_show(prepared: PreparedRun) -> None:
-    config, files = prepared.config, prepared.files
-    console = progress.Console()
-    console.say(
-        f"{config.dataset}, {config.model}, {config.method}: "
-        f"{config.num_workers} workers x {config.examples_per_worker} "
-        f"examples, epochs={config.epochs}, "
-        f"steps_per_epoch={prepared.steps_per_epoch}"
-    )
-    with progress.show_progress(console) as callback:
-        summary = train(prepared, [callback])
     print_summary(console, summary, str(files.directory), files.names())
 
 
@@ -231,30 +188,18 @@ def print_summary(
     console: progress.Console,
     summary: Summary,
     run_dir: str,
-    files: Sequence[str],
+    files: Collection[str],
 ) -> None:
-    """Prints the result and the files it is in.
-
-    Args:
-        console: Where to print.
-        summary: What came out.
-        run_dir: Where the files lie.
-        files: Their names.
-    """
+    """Prints the result and the files it is in."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
+    last = progress.percent(summary.val_accuracy)
     best = progress.percent(summary.best_val_accuracy)
-    table.add_row(
-        "test accuracy",
-        f"[bold]{progress.percent(summary.val_accuracy)}[/bold]  (best {best})",
-    )
+    table.add_row("test accuracy", f"[bold]{last}[/bold]  (best {best})")
     table.add_row("training loss", progress.number(summary.train_loss))
-    table.add_row(
-        "time",
-        f"{summary.seconds:.1f} s, {summary.examples_per_second:,.0f} "
-        "examples a second",
-    )
+    speed = f"{summary.examples_per_second:,.0f} examples a second"
+    table.add_row("time", f"{summary.seconds:.1f} s, {speed}")
     if summary.peak_memory_bytes is not None:
         mebibytes = summary.peak_memory_bytes / 2**20
         table.add_row("peak memory", f"{mebibytes:,.0f} MiB")
@@ -264,4 +209,4 @@ def print_summary(
     console.say(f"in {run_dir}")
 
 
-COMMAND = Command(build_flags, _prepare, _FAILURES)
+COMMAND = command.Command(build_flags, _prepare, _FAILURES)

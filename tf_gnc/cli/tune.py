@@ -1,9 +1,4 @@
-"""`tf-gnc tune`: turns flags into a search, and carries it out to a choice.
-
-What is searched and in which order is in tf_gnc.experiments.tune; each run is
-a process of its own, see `run_many`. Here are the flags, and what is said on
-the way.
-"""
+"""`tf-gnc tune`: turns flags into a search, and runs it to a choice."""
 
 import dataclasses
 import functools
@@ -15,17 +10,8 @@ import optuna
 
 from tf_gnc import _files
 from tf_gnc._settings import setting, values_of
-from tf_gnc.cli import config_flags
-from tf_gnc.cli.command import Call, Command, FlagSet, UsageError, Work
+from tf_gnc.cli import command, config_flags, run_many
 from tf_gnc.cli.compare import parse_seeds
-from tf_gnc.cli.progress import Console
-from tf_gnc.cli.run_many import (
-    JobsFlag,
-    RunMany,
-    RunsFailed,
-    check_all_done,
-    prepare_many,
-)
 from tf_gnc.experiments import RunConfig, make_config
 from tf_gnc.experiments.compare.table import csv_of
 from tf_gnc.experiments.defaults import split
@@ -48,7 +34,6 @@ from tf_gnc.experiments.tune.search import (
 )
 from tf_gnc.experiments.tune.trials import Trial, Tuning
 
-_USAGE = "tf-gnc tune"
 _SUMMARY = (
     "Searches alpha, and the learning rate if asked to, on short runs: one for "
     "each value, all from the same weights and with the same examples. The "
@@ -68,7 +53,7 @@ _ALPHAS = {"grid": "1e-3:10:9", "golden": "1e-3:10", "tpe": "1e-3:10"}
 _SHORT = 4
 
 
-_search = functools.partial(setting, group="This search")
+_search = functools.partial(setting, default=None, group="This search")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,72 +63,64 @@ class TuneFlags:
     search: str = _search(
         "grid: all values. golden: golden section, each run closes in on "
         "the best alpha, if there is a single one. tpe: Optuna's sampler.",
-        "grid", choices=KINDS,
+        default="grid", choices=KINDS,
     )  # fmt: skip
     alphas: str | None = _search(
         "Which alphas: low:high:number of a logarithmic grid, or a list "
         "with commas; for golden and tpe low:high. Default: 1e-3:10:9.",
-        None,
     )
     coefficient: str | None = _search(
         "Which of the method's settings --alphas are: any number. Default: "
         "alpha, or the first one.",
-        None,
     )
     learning_rates: str | None = _search(
         "Search these too, with each alpha; written as --alphas. For grid "
         "and tpe.",
-        None,
     )
     trials: int | None = _search(
         "How many values to try. Default: 8 for golden, 12 for tpe; a "
         "grid has its own number.",
-        None, minimum=1,
+        minimum=1,
     )  # fmt: skip
     objective: str = _search(
         "What decides, after the last epoch. val_ means the examples that "
         "are held out.",
-        "val_accuracy", choices=OBJECTIVES,
+        default="val_accuracy", choices=OBJECTIVES,
     )  # fmt: skip
     holdout: float = _search(
         "Share of the training examples that is held out to choose on. 0 "
         "chooses on the test examples, which is choosing on the test set.",
-        Search.holdout,
+        default=Search.holdout,
     )
     seeds: str = _search(
-        "How many runs for each value, their mean counts: a number, counted "
+        "Seeds to try each value with; their mean counts. How many, counted "
         "from 0, or the seeds themselves, with commas.",
-        "1",
+        default="1",
     )
     out_dir: str | None = _search(
         "A new or empty directory, or that of the same search, which then "
         "goes on. Default: runs/tune-<dataset>-<method>.",
-        None,
     )
 
 
-def build_flags() -> FlagSet:
+def build_flags() -> command.FlagSet:
     """Returns the flags: those of a run that fit, and its own."""
-    short = config_flags.per_data_set(lambda d: _shortened(d.epochs))
     return config_flags.build(
-        _USAGE,
+        "tf-gnc tune",
         _SUMMARY,
         RunConfig,
         config_flags.OwnFlags,
         TuneFlags,
-        JobsFlag,
+        run_many.JobsFlag,
         without=["seed"],
-        words={"deterministic": "on", "epochs": short},
+        deterministic="on",
+        epochs=config_flags.per_data_set(lambda d: _shortened(d.epochs)),
     )
 
 
 def search_of(given: Mapping[str, Any]) -> Search:
     """Returns the search that the given flags ask for."""
-    flags = values_of(TuneFlags, given)
-    chosen = config_flags.chosen_of(given)
-    chosen.pop("threads", None)  # For all runs together.
-    # Without it a run that was cut short would end a little differently.
-    chosen.setdefault("deterministic", True)
+    flags, chosen = values_of(TuneFlags, given), run_many.chosen_for_many(given)
     kind, method = flags.search, chosen.get("method", "gnc")
     check_method("method", method)
     usual = next(iter(coefficients(method)), "alpha")
@@ -156,7 +133,7 @@ def search_of(given: Mapping[str, Any]) -> Search:
     fixed = fields | settings_for([method], own)[method]
     for name in texts:
         if name in fixed:
-            raise UsageError(
+            raise command.UsageError(
                 f"--{name} is what is searched, got --{name}={fixed[name]}. "
                 f"Say where to search by {flag_of(name)}."
             )
@@ -165,7 +142,7 @@ def search_of(given: Mapping[str, Any]) -> Search:
         chosen[coefficient] = space[coefficient][0]
     base = make_config(**chosen)
     if "epochs" not in chosen:
-        base = make_config(**{**chosen, "epochs": _shortened(base.epochs)})
+        base = make_config(**chosen, epochs=_shortened(base.epochs))
     return Search(
         base,
         space,
@@ -182,52 +159,50 @@ def _shortened(epochs: int) -> int:
     return max(2, epochs // _SHORT)
 
 
-def _prepare(call: Call) -> Work:
-    given = call.given
-    search = search_of(given)
+def _prepare(call: command.Call) -> command.Work:
+    search = search_of(call.given)
     name = as_file_name(f"tune-{search.base.dataset}-{search.base.method}")
-    default = Path("runs", name)
-    tuning = Tuning(search, given.get("out_dir") or default)
-    run_many = prepare_many(call, [tuning])
+    tuning = Tuning(search, call.given.get("out_dir") or Path("runs", name))
+    runner = run_many.RunMany(call, tuning)
 
     def work() -> int:
         with tuning.claimed(call.line):
-            trials = _search_all(call.line, tuning, run_many)
-            return _show(call, tuning, trials)
+            return _show(tuning, _search_through(tuning, runner), runner)
 
     return work
 
 
-def _search_all(command: str, tuning: Tuning, run_many: RunMany) -> list[Trial]:
-    """Does the runs that are missing; returns what came of all points."""
-    search, found = tuning.search, {}
+def _search_through(tuning: Tuning, runner: run_many.RunMany) -> list[Trial]:
+    """Does the runs that are missing; returns what was tried, in order."""
+    search = tuning.search
+    trials: dict[Point, Trial] = {}
     total = search.trials * len(search.seeds)
     left = max(0, total - tuning.num_done())
-    amount = f"{left} of {total} runs of {search.base.epochs} epochs"
-    with run_many.show(Console(), left, amount, tuning) as display:
+    amount = f"{total} runs of {search.base.epochs} epochs"
+    with runner.into(tuning, left, amount) as run_them:
 
         def evaluate(points: Sequence[Point]) -> list[float | None]:
             runs: dict[str, RunConfig] = {}
             for point in points:
                 runs |= search.runs(point)
-            run_many(runs, tuning, command, display)
-            check_all_done(runs, tuning)
-            trials = [tuning.trial(point) for point in points]
-            found.update(zip(points, trials, strict=True))
-            return [trial.value(search.objective) for trial in trials]
+            run_them(runs)
+            run_many.check_all_done(runs, tuning)
+            found = [tuning.trial(point) for point in points]
+            trials.update(zip(points, found, strict=True))
+            return [trial.value(search.objective) for trial in found]
 
         explore(search, _new_study(tuning), evaluate)
-    return list(found.values())
+    return list(trials.values())
 
 
 def _new_study(tuning: Tuning) -> optuna.Study:
     """Returns a study in a new file: the runs are what is kept."""
+    search = tuning.search
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = tuning.path("study.journal")
     for old in (path, path.with_name(f"{path.name}.lock")):
         old.unlink(missing_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(str(path))
-    search = tuning.search
     return optuna.create_study(
         storage=optuna.storages.JournalStorage(backend),
         study_name=f"{search.base.dataset}-{search.kind}",
@@ -240,9 +215,11 @@ def _new_study(tuning: Tuning) -> optuna.Study:
     )
 
 
-def _show(call: Call, tuning: Tuning, trials: Sequence[Trial]) -> int:
-    """Leaves the files, prints table and choice; returns the exit code."""
-    search, console = tuning.search, Console()
+def _show(
+    tuning: Tuning, trials: Sequence[Trial], runner: run_many.RunMany
+) -> int:
+    """Leaves the files, prints the table and the choice; the exit code."""
+    search, call, console = tuning.search, runner.call, runner.console
     warnings = report.warnings(trials, search)
     choice = report.chosen(trials, search)
     results = report.results(trials, search)
@@ -256,13 +233,11 @@ def _show(call: Call, tuning: Tuning, trials: Sequence[Trial]) -> int:
             "warnings": warnings,
         }
     )
-    table = report.make_table(trials, search)
-    console.say(f"\n{table.to_text()}")
+    console.say(f"\n{report.make_table(trials, search).to_text()}")
     for warning in warnings:
         console.say(f"Warning: {warning}")
-    console.say(
-        f"tune.csv, tune.json, tune.png, study.journal\nin {tuning.directory}"
-    )
+    files = ("tune.csv", "tune.json", "tune.png", "study.journal")
+    console.say_files(files, tuning.directory)
     if choice is None:
         call.say(
             f"error: all {len(trials)} values diverged. Try a lower range "
@@ -273,4 +248,6 @@ def _show(call: Call, tuning: Tuning, trials: Sequence[Trial]) -> int:
     return 0
 
 
-COMMAND = Command(build_flags, _prepare, (ValueError, OSError, RunsFailed))
+COMMAND = command.Command(
+    build_flags, _prepare, (ValueError, OSError, run_many.RunsFailed)
+)
