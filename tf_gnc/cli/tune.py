@@ -37,12 +37,12 @@ from tf_gnc.experiments.tune.trials import Trial, Tuning
 _SUMMARY = (
     "Searches alpha, and the learning rate if asked to, on short runs: one for "
     "each value, all from the same weights and with the same examples. The "
-    "choice is made on part of the training examples, held out, so that the "
-    "test examples have no say; with --holdout=0 it is made on the test "
-    "examples, and the chosen value's test accuracy flatters. What is best in "
-    "short runs need not be best in long ones. Leaves tune.csv, tune.json, "
-    "tune.png and Optuna's study.journal in a directory, and each run's own "
-    "files in its `runs`. Killed and started again, it goes on where it was. "
+    "choice is made on part of the training examples, held out, and not on the "
+    "test examples; with --holdout=0 it is made on those, and the chosen "
+    "value's test accuracy is too high. What is best in short runs need not be "
+    "best in long ones. Leaves tune.csv, tune.json, tune.png and Optuna's "
+    "study.journal in a directory, and each run's own files in its `runs`. "
+    "Killed and started again, it goes on where it was. "
     "With no flags: nine values for GNC on handwritten digits."
 )
 

@@ -5,7 +5,7 @@ light. The colours of the curves, an SVG, are those of its style sheet.
 """
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib
@@ -21,7 +21,7 @@ from tf_gnc.experiments.figures import style
 from tf_gnc.experiments.figures.recorded_runs import epoch_series
 from tf_gnc.experiments.run.task import Result
 
-STYLE = """
+_SHEET = """
 :root { color-scheme: light dark; --ink: #1f2328; --quiet: #59636e;
   --page: #ffffff; --rule: #d1d9e0;
   --l0: #0b62c4; --l1: #b8430b; --l2: #19752f; --l3: #8a3ab0; --l4: #8c6100; }
@@ -51,7 +51,6 @@ def to_html(
 ) -> str:
     """Returns the page of a comparison, with its table at the top."""
     results = [result for column in columns for result in column.results]
-    versions = [_flat(about) for about in machines(results)]
     parts = [
         html_table(table.header, table.rows),
         f"<ul>{''.join(f'<li>{_escape(n)}</li>' for n in table.notes)}</ul>",
@@ -61,7 +60,10 @@ def to_html(
         html_table(["", "all runs"], _shared(plan), "word"),
         html_table(["", *plan.methods], _own(plan)),
         "<h2>Versions and machine</h2>",
-        *(html_table(["", "runs"], about, "word") for about in versions),
+        *(
+            html_table(["", "runs"], about.items(), "word")
+            for about in machines(results)
+        ),
     ]
     return document(table.title, parts, command)
 
@@ -73,7 +75,7 @@ def document(title: str, parts: Iterable[str], command: str) -> str:
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>{html.escape(title)}</title>",
-        f"<style>{STYLE}</style></head><body>",
+        f"<style>{_SHEET}</style></head><body>",
         f"<h1>{html.escape(title)}</h1>",
         *parts,
         "<h2>Command</h2>",
@@ -88,7 +90,7 @@ def html_table(
 ) -> str:
     """Returns a table whose rows begin with their names.
 
-    All other cells are of a class in `STYLE`.
+    All other cells are of a class in the style sheet.
     """
     heads = "".join(f'<th scope="col">{_escape(h)}</th>' for h in header)
     lines = [
@@ -105,12 +107,6 @@ def html_table(
 
 def _escape(value: Any) -> str:
     return html.escape("-" if value is None else str(value))
-
-
-def _flat(about: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    versions = about.get("versions", {})
-    others = [(name, v) for name, v in about.items() if name != "versions"]
-    return [*versions.items(), *others]
 
 
 def _shared(plan: Plan) -> list[tuple[str, Any]]:

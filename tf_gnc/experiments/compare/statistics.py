@@ -154,9 +154,11 @@ def machines(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Returns the different versions and machines that runs were made with."""
     found: list[dict[str, Any]] = []
     for result in results:
+        others = dict(result.environment)
+        versions = others.pop("versions", {})
         about = {
             name: value
-            for name, value in result.environment.items()
+            for name, value in {**versions, **others}.items()
             if "core" not in name and "thread" not in name
         }
         if about and about not in found:

@@ -165,7 +165,7 @@ def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:
     others = len(columns) - 1
     notes = [
         "Seeds: accuracy after the last epoch. Best epoch: of each run; it "
-        "is chosen on the test data, so it flatters.",
+        "is chosen on the test data, so it is too high.",
         "mean ± std: sample standard deviation (n - 1) over the n runs that "
         "reached their end.",
     ]
@@ -179,7 +179,8 @@ def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:
     if num_diverged:
         notes.append(
             f"{num_diverged} of {len(results)} runs diverged. Means and "
-            "differences are without them, which flatters those that diverge."
+            "differences are without them, so that methods that diverge look "
+            "too good."
         )
     if num_missing:
         notes.append(
@@ -208,8 +209,8 @@ def _notes_on_intervals(plan: Plan, columns: Sequence[Column]) -> list[str]:
         )
     elif seeds < _FEW_SEEDS:
         notes.append(
-            f"{seeds} seeds are few: the intervals are wide, and lean on "
-            "differences that are normally distributed."
+            f"{seeds} seeds are few: the intervals are wide, and assume that "
+            "differences are normally distributed."
         )
     same = [
         column.method

@@ -128,9 +128,8 @@ def svg(figure: Figure, title: str) -> str:
             file, format="svg", transparent=True, metadata={"Date": None}
         )
     drawing = file.getvalue()
-    label = html.escape(title, quote=True)
     drawing = drawing[drawing.index("<svg") :].replace(
-        "<svg ", f'<svg role="img" aria-label="{label}" ', 1
+        "<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1
     )
     drawing = drawing.replace(INK, "var(--ink)")
     for number, color in enumerate(COLORS):

@@ -155,7 +155,7 @@ def _notes(trials: Sequence[Trial], search: Search) -> list[str]:
     else:
         notes.append(
             "val_: on the test examples. The choice is made on them, so the "
-            "chosen value's test accuracy flatters."
+            "chosen value's test accuracy is too high."
         )
     if search.objective == "loss":
         notes.append(
