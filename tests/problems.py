@@ -72,6 +72,20 @@ def dense_network(model_class=tf_gnc.GNCModel, dropout=0.0, inputs=None):
     return model_class(inputs, keras.layers.Dense(CLASSES)(h))
 
 
+def digits_network():
+    """For the pictures of the digits; quickly traced."""
+    inputs = keras.Input((8, 8, 1))
+    h = keras.layers.Conv2D(4, 3, strides=2, use_bias=False)(inputs)
+    h = keras.layers.BatchNormalization()(h)
+    h = keras.layers.Flatten()(keras.layers.ReLU()(h))
+    h = keras.layers.Dense(16, "relu")(h)
+    return keras.Model(inputs, keras.layers.Dense(10)(h))
+
+
+# The same on a command line, for what doesn't depend on the network.
+DIGITS_NETWORK = "--model_fn=tests.problems:digits_network"
+
+
 def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 

@@ -43,13 +43,14 @@ def test_set_threads__tensorflow_runs_already__says_too_late_with_numbers():
 
 def test_set_threads__in_time__is_in_force_and_may_be_repeated():
     script = """
-        import tensorflow as tf
-        import tf_gnc
-        from tf_gnc import threads
-        from tf_gnc.step import workers
+        import keras, tf_gnc  # as the README's example
+        from sklearn.datasets import load_digits
 
+        import tensorflow as tf
         tf.config.list_physical_devices()  # lists devices, starts nothing
         tf_gnc.set_threads()
+        from tf_gnc import threads
+        from tf_gnc.step import workers
         get = tf.config.threading
         print(get.get_inter_op_parallelism_threads() == threads.num_cores())
         tf_gnc.set_threads(3)  # still in time

@@ -12,12 +12,14 @@ import keras
 import numpy as np
 import pytest
 
+from tests.problems import DIGITS_NETWORK
 from tf_gnc.cli import child, compare
 from tf_gnc.cli.main import main
 from tf_gnc.cli.progress import Console, RunsDisplay
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.run.task import RunTask
 
+ROOT = Path(__file__).parents[2]
 TINY = ["--workers=2", "--batch_size=512", "--methods=dpsgd,gnc", "--seeds=2"]
 
 # Stands for a run: leaves what one leaves, but for those that are to fail.
@@ -203,7 +205,8 @@ def test_compare__nothing_learned__methods_of_a_seed_saw_the_same(
     flags = [
         f"--data_dir={digits_dir}", "--workers=2", "--batch_size=512",
         "--epochs=2", "--learning_rate=0", "--schedule=constant",
-        "--nodeterministic",        "--methods=dpsgd,gnc_to_rnc", "--seeds=2",
+        "--nodeterministic", "--methods=dpsgd,gnc_to_rnc", "--seeds=2",
+        DIGITS_NETWORK,
     ]  # fmt: skip
     comparison = _run_here(flags, tmp_path)
     weights, losses = {}, {}
@@ -229,7 +232,7 @@ def test_compare__runs_diverge__is_a_result(digits_dir, tmp_path):
     flags = [
         f"--data_dir={digits_dir}", "--workers=2", "--batch_size=512",
         "--epochs=2", "--learning_rate=1e30", "--warmup=0", "--seeds=1",
-        "--nodeterministic", "--methods=dpsgd,gnc",
+        "--nodeterministic", "--methods=dpsgd,gnc", DIGITS_NETWORK,
     ]  # fmt: skip
     comparison = _run_here(flags, tmp_path)
     for name in comparison.configs:
@@ -258,34 +261,33 @@ def _processes_with(word):
     return found
 
 
-def _numbers(out_dir):
-    """Returns the table, but for how long it took."""
-    text = (out_dir / "table.csv").read_text()
-    return [
-        {name: v for name, v in line.items() if not name.startswith("seconds")}
-        for line in csv.DictReader(io.StringIO(text))
-    ]
+def _summary_and_weights(run_dir):
+    """Returns what has come out of a run, but for how long it took."""
+    summary = json.loads((run_dir / "summary.json").read_text())
+    model = keras.models.load_model(run_dir / "model.keras")
+    return summary, model.get_weights()
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc")
-def test_installed_command__killed_and_started_again__same_table(
+def test_installed_command__killed_and_started_again__same_as_runs_alone(
     digits_dir, tmp_path
 ):
-    command = [
-        str(Path(sys.executable).with_name("tf-gnc")), "compare",
-        f"--data_dir={digits_dir}", *TINY, "--seeds=1", "--epochs=1",
+    program = str(Path(sys.executable).with_name("tf-gnc"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    flags = [
+        f"--data_dir={digits_dir}", "--workers=2", "--batch_size=512",
+        "--epochs=2", DIGITS_NETWORK, "--deterministic",
     ]  # fmt: skip
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    done = subprocess.run(
-        [*command, f"--out_dir={alone}", "--jobs=2"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
     # One after the other: killed when the first run has ended.
-    command += [f"--out_dir={killed}", "--jobs=1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    methods, killed = ["dpsgd", "gnc_to_rnc"], tmp_path / "killed"
+    command = [
+        program, "compare", *flags, f"--methods={','.join(methods)}",
+        "--seeds=4,", f"--out_dir={killed}", "--jobs=1",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 200
     try:
         while not list(killed.glob("runs/*/summary.json")):
             assert time.monotonic() < deadline and process.poll() is None
@@ -299,13 +301,35 @@ def test_installed_command__killed_and_started_again__same_table(
     while _processes_with(str(killed)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment
+    )
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in finished} == before
-    assert _numbers(killed) == _numbers(alone)
-    assert len(_numbers(alone)) == 2
+    text = (killed / "table.csv").read_text()
+    table = {row["method"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert list(table) == methods
+    # Each run alone, in a process of its own, has the same bits, and the
+    # table their numbers.
+    for method in methods:
+        run_dir = tmp_path / method
+        done = subprocess.run(
+            [
+                program, "train", *flags, f"--method={method}", "--seed=4",
+                f"--run_dir={run_dir}",
+            ],
+            capture_output=True, text=True, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "epoch 2/2" in done.stdout
+        summary, weights = _summary_and_weights(run_dir)
+        _, compared = _summary_and_weights(killed / "runs" / f"{method}-seed4")
+        for ours, theirs in zip(compared, weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        row = table[method]
+        assert float(row["loss_mean"]) == summary["train_loss"]
     # It could tell the runs apart.
-    assert len({line["loss_mean"] for line in _numbers(alone)}) == 2
+    assert len({row["loss_mean"] for row in table.values()}) == 2
 
 
 class Clock:

@@ -1,5 +1,6 @@
 """The paper's numbers by another road, and a step of every recipe."""
 
+import dataclasses
 import math
 import statistics
 
@@ -42,13 +43,44 @@ def sources(tmp_path_factory):
     return found
 
 
-@EVERY_RECIPE
-def test_recipe__debug__takes_a_step(name, sources):
+# What recipes may differ in and still take the same kind of step: coefficients,
+# rates, and how pictures are drawn, which each recipe's own test looks at.
+NUMBERS = {
+    "augment", "collapse_epoch", "decay_steps", "erasing", "learning_rate",
+    "momentum", "schedule", "seed", "start_rate", "warmup", "weight_decay",
+}  # fmt: skip
+
+
+def _debug_config(name):
     recipe = RECIPES[name].debug()
-    config = recipe.config(recipe.methods[-1])
+    return recipe.config(recipe.methods[-1])
+
+
+def _kind(config):
+    """What decides which step a run takes; one string for all of a kind."""
+    fields = config.to_dict()
+    kind = {n: v for n, v in fields.items() if n not in NUMBERS}
+    kind["signs"] = [bool(config.momentum), bool(config.weight_decay)]
+    for coefficient in ("alpha", "alpha_rnc"):
+        if kind.get(coefficient):
+            kind[coefficient] = "positive"
+    return repr(kind)
+
+
+KINDS = {_kind(_debug_config(name)): name for name in RECIPES}
+
+
+def _source(config, sources):
     source = sources[config.dataset]
     if config.image_size:
         source = imagenet_files.resized(source, config.image_size)
+    return source
+
+
+@pytest.mark.parametrize("name", KINDS.values())
+def test_recipe__debug_of_each_kind__takes_a_step(name, sources):
+    config = _debug_config(name)
+    source = _source(config, sources)
     keras.utils.set_random_seed(0)
     model = build_model(config, learning_rates(config, 2), source)
     model.run_eagerly = True  # A ResNet-50 takes its time to be traced.
@@ -59,6 +91,31 @@ def test_recipe__debug__takes_a_step(name, sources):
     moved = [(a != b).any() for a, b in zip(after, before, strict=True)]
     assert any(moved)
     assert all(np.isfinite(a).all() for a in after)
+
+
+@EVERY_RECIPE
+def test_recipe__debug__reaches_the_model_and_the_data(name, sources):
+    config = _debug_config(name)
+    source = _source(config, sources)
+    rates = learning_rates(config, 2)
+    # The network is its kind's affair; a small one is quickly built.
+    small = dataclasses.replace(config, model="resnet8")
+    model = build_model(small, rates, source)
+    assert float(rates(0)) >= 0 and float(rates(1)) > 0
+    settings = model.optimizer.get_config()
+    assert settings["momentum"] == config.momentum
+    assert settings["weight_decay"] == config.weight_decay
+    assert model.step_plan.rule == config.noise().first
+    assert model.step_plan.num_workers == config.num_workers == 2
+    training, test = build_datasets(config, source)
+    size = config.image_size
+    shape = (size, size, 3) if size else source.input_shape
+    batch = next(training.as_numpy_iterator())
+    assert len(batch[0]) == config.batch_size
+    for pictures, labels in (batch, next(test.as_numpy_iterator())):
+        assert pictures.shape[1:] == shape
+        assert np.isfinite(pictures).all()
+        assert labels.max() < source.num_classes
 
 
 @EVERY_RECIPE
