@@ -49,7 +49,7 @@ def choice_or_own(argument: str, value: str, choices: Iterable[str]) -> str:
         return _check.choice(argument, value, choices)
     except ValueError as error:
         raise ValueError(
-            f"{str(error).rstrip('.')}. A function of your own is "
+            f"{str(error).rstrip('.')}. Name a function of your own as "
             "module:function, as in mymodule:make."
         ) from None
 

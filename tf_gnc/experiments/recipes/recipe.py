@@ -114,7 +114,7 @@ class Recipe:
         if scale != 1 or chosen.keys() - same:
             notes.append(
                 "This was not the recipe as it stands: its runs were shorter "
-                "or otherwise different, and so can't be held against what "
+                "or otherwise different, and so can't be compared with what "
                 "was published."
             )
         return dataclasses.replace(

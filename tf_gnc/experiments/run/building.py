@@ -117,7 +117,16 @@ def build_model(
             if images is not None:
                 check_fit(config.model, model, images)
         else:
-            model = _our_model(config, images)
+            settings = images or data.DATASETS[config.dataset]
+            # Not all models can do without.
+            options = {} if config.batch_norm else {"batch_norm": False}
+            model = models.build(
+                config.model,
+                settings.num_classes,
+                settings.input_shape,
+                model_class=GNCModel,
+                **options,
+            )
         # What a model of the user's may have been compiled with.
         own = model.optimizer if model.compiled else None
         loss = model.loss if model.compiled else None
@@ -141,19 +150,6 @@ def _dtype_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _our_model(config: RunConfig, images: data.Source | None) -> GNCModel:
-    settings = images or data.DATASETS[config.dataset]
-    # Not all models can do without.
-    options = {} if config.batch_norm else {"batch_norm": False}
-    return models.build(
-        config.model,
-        settings.num_classes,
-        settings.input_shape,
-        model_class=GNCModel,
-        **options,
-    )
 
 
 def _optimizer(

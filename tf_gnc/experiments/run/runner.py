@@ -1,6 +1,6 @@
 """Runs one configuration and leaves the result in a directory.
 
-The only training loop of the experiments. Two halves, since their
+The only training loop of the experiments. It has two halves, since their
 failures mean different things: `prepare` finds out all that can be wrong before
 training, and only then makes the directory; `train` does the rest, and keeps
 what was written if it fails.
@@ -147,16 +147,24 @@ def train(
         FloatingPointError: If a gradient or an epoch's loss isn't finite.
         OSError: If a file can't be written.
     """
-    workspace, files = prepared.workspace, prepared.files
+    config, workspace = prepared.config, prepared.workspace
+    files = prepared.files
     if workspace.summary is not None:
         workspace.end()
         return Summary.from_dict(workspace.summary)
     began = time.perf_counter()
     log = MetricsLog(files, prepared.schedule)
     _fit(prepared, log, callbacks)
-    _keep_results(prepared, log)
+    save_model(prepared.model, files.path("model.keras"))
+    title = (
+        f"{config.dataset}, {config.model}, {config.method}: "
+        f"{config.num_workers} workers x {config.examples_per_worker}, "
+        f"seed {config.seed}"
+    )
+    figure = curves.draw_curves(log.rows, title)
+    _files.write(files.path("curves.png"), figure.savefig)
     summary = summarize(
-        prepared.config,
+        config,
         log,
         prepared.steps_per_epoch,
         num_replicas=workspace.strategy.num_replicas_in_sync,
@@ -202,16 +210,3 @@ def _fit(
             *backups,
         ],
     )
-
-
-def _keep_results(prepared: PreparedRun, log: MetricsLog) -> None:
-    """Writes the model and the curves."""
-    config, files = prepared.config, prepared.files
-    save_model(prepared.model, files.path("model.keras"))
-    title = (
-        f"{config.dataset}, {config.model}, {config.method}: "
-        f"{config.num_workers} workers x {config.examples_per_worker}, "
-        f"seed {config.seed}"
-    )
-    figure = curves.draw_curves(log.rows, title)
-    _files.write(files.path("curves.png"), figure.savefig)

@@ -47,10 +47,8 @@ class RunTask:
 
     def to_json(self) -> str:
         """Returns it as a line of text."""
-        content = dict(vars(self))
-        content["config"] = self.config.to_dict()
-        content["run_dir"] = str(self.run_dir)
-        return json.dumps(content)
+        content = {**vars(self), "config": self.config.to_dict()}
+        return json.dumps(content, default=os.fspath)
 
     @classmethod
     def from_json(cls, text: str) -> "RunTask":
