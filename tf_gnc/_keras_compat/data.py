@@ -60,11 +60,8 @@ class PreparedData(_data_adapter.DataAdapter):
 
     Why: `fit` takes a `DistributedDataset` or a `Dataset`, but would warn of
     arguments that have been dealt with, and doesn't learn from the former how
-    many batches an epoch has.
-
-    Args:
-        adapter: Knows the number of batches; None for data without an end.
-        dataset: What to train on.
+    many batches an epoch has. The adapter knows; None is for data without an
+    end.
     """
 
     def __init__(self, adapter: _data_adapter.DataAdapter | None, dataset: Any):

@@ -36,14 +36,8 @@ def shortcut_identity(
     Deviation from the paper: none. It doesn't say on which side the zero
     channels go.
 
-    Args:
-        x: Features of shape `(N, H, W, C)`, symbolic or not.
-        filters: Channels of the result, at least C.
-        stride: Take every `stride`-th row and column, from the first on.
-
-    Returns:
-        Features of shape `(N, ceil(H / stride), ceil(W / stride), filters)`
-        in the dtype of `x`.
+    From features `(N, H, W, C)` it makes features
+    `(N, ceil(H / stride), ceil(W / stride), filters)`, at least C.
 
     Example:
         >>> x = ops.reshape(ops.arange(4.0), (1, 2, 2, 1))

@@ -19,11 +19,7 @@ import tensorflow as tf
 
 
 class WeightLayout:
-    """Packs weights into one vector and finds the filters in it.
-
-    Args:
-        shapes: Fully known shape of each weight, in order.
-        dtype: Floating-point dtype of the vector.
+    """Packs weights of fully known shapes into one vector, and finds filters.
 
     Example:
         >>> layout = WeightLayout([(2, 2), (3,)])
@@ -44,10 +40,8 @@ class WeightLayout:
     def pack(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Returns the tensors' elements as one vector of shape `(P,)`.
 
-        Args:
-            tensors: One tensor per weight, with the layout's shapes and any
-                floating-point dtype; None stands for zeros, as where a loss
-                doesn't depend on a weight.
+        They have the layout's shapes and any floating-point dtypes; None
+        stands for zeros, as where a loss doesn't depend on a weight.
         """
         flat = [
             tf.zeros([size], self.dtype)

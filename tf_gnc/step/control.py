@@ -42,9 +42,7 @@ class StepControl:
     def skip_steps(self, num_steps: int, read_data: bool) -> None:
         """Has `fit` pass over its next steps; for a resumed run.
 
-        Args:
-            num_steps: In whole calls if a call takes several.
-            read_data: Whether their batches are read and thrown away.
+        With `read_data` their batches are read and thrown away.
 
         Raises:
             ValueError: If a call would be passed over in part.

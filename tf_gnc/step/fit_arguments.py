@@ -44,9 +44,7 @@ class Resumable:
 def prepare(model: keras.Model, arguments: dict[str, Any]) -> list[Resumable]:
     """Changes the arguments of `fit`, and returns its one `Resumable`, if any.
 
-    Args:
-        model: Compiled, with `GNCTrainStep`.
-        arguments: Those of `fit` that were given, by name; changed in place.
+    The arguments are those that were given, by name, and change in place.
 
     Raises:
         ValueError: If the workers can't share a batch evenly, or the

@@ -136,13 +136,8 @@ class MemoryStep:
     ) -> tuple[tf.Tensor, ...]:
         """Stores the gradient of the D-th worker before this one.
 
-        Args:
-            worker: Index of this worker on its replica, 0 to V - 1.
-            gradient: This worker's, shape `(P,)`.
-            pending: Those of the D workers before, oldest first.
-
-        Returns:
-            The next worker's `pending`.
+        `pending` are the gradients of the D workers before, oldest first, each
+        `(P,)`. What comes back is the next worker's.
         """
         oldest, *younger = (*pending, gradient)
         row = self._write_to + worker - self._delay

@@ -27,12 +27,8 @@ from tf_gnc.step.step_table import StepTableWriter
 class StepPlan:
     """Everything about a model's steps that stays from one to the next.
 
-    Args:
-        model: A built and compiled model with `GNCTrainStep`.
-
-    Attributes:
-        table: Writes and reads what a step leaves of its workers; None for
-            steps that leave nothing.
+    The model is built and compiled, with `GNCTrainStep`. `table` writes and
+    reads what a step leaves of its workers; it is None if steps leave nothing.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -107,14 +103,10 @@ class StepPlan:
     ) -> Callable[[tf.Tensor], tuple[tf.Tensor | None, tf.Tensor]]:
         """Returns a function from worker to its noise and displaced weights.
 
-        Args:
-            clean: The clean weights x, shape `(P,)`.
-            optimizer: Gives eta_t and the number of steps taken.
-            memory: From `begin_step`.
-
-        Returns:
-            Takes a worker's index on this replica, 0 to V - 1; returns what
-            `noise` gives for it, and x_i, shape `(P,)`.
+        It takes a worker's index on this replica, 0 to V - 1, and returns what
+        `noise` gives for it, None without a rule, and x_i, shape `(P,)`. Given
+        are the clean weights x, the optimizer for eta_t, and the memory from
+        `begin_step`.
         """
         rule, layout = self.rule, self.layout
         if rule is None:
@@ -136,8 +128,8 @@ class StepPlan:
     ) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns a function from worker to its noise, before any scaling.
 
-        It takes a worker's index on this replica, 0 to V - 1, and returns what
-        `NoiseRule.noise` does, shape `(P,)`. The plan must have a rule.
+        The function returns what `NoiseRule.noise` does, shape `(P,)`; the
+        plan must have a rule.
         """
         # Counted from 0, before this step's update.
         step = tf.convert_to_tensor(optimizer.iterations)

@@ -18,11 +18,8 @@ from tf_gnc.step import workers
 class Signals:
     """The variables behind the signals of one model; make it under its scope.
 
-    Args:
-        num_workers: M.
-        num_replicas: R.
-        checks_gradients: Whether a gradient that isn't finite is a fault.
-        can_stop: Whether a request to stop is passed on to other processes.
+    If it `checks_gradients`, one that isn't finite is a fault; if it
+    `can_stop`, a request to stop is passed on to other processes.
     """
 
     def __init__(

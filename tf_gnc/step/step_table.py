@@ -95,12 +95,8 @@ class StepTableWriter:
     ) -> None:
         """Keeps what all replicas have put together, for the host to read.
 
-        Args:
-            mean: Over the replicas, of their tables, flat.
-            clean: The clean weights x, shape `(P,)`.
-            gradient: The mean gradient, shape `(P,)`.
-            num_rows: This replica's.
-            taken: Whether the gradient is finite and the step may be taken.
+        The first is the mean over the replicas of their tables, flat; the
+        gradient is the mean, too. The rows are this replica's.
         """
         per_replica = self._num_workers // self._num_replicas
         numbers = [

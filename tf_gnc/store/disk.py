@@ -62,10 +62,8 @@ def write_file(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
 def check_file(path: Path, entry: Mapping[str, Any], deep: bool) -> None:
     """Raises a DamagedError unless a file is as `write_file` has left it.
 
-    Args:
-        path: The file.
-        entry: What `write_file` returned.
-        deep: Read the file and compare checksums, not only the size.
+    The entry is what that returned. If it is to be `deep`, the file is read
+    and checksums are compared, not only sizes.
     """
     with naming(path), open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size

@@ -34,11 +34,8 @@ class Draft:
     removed, which makes room, and an OSError says so. Older backups are never
     touched. A process that can't see the draft raises a FileNotFoundError.
 
-    Args:
-        path: The draft's folder, which exists.
-        step: The training step.
-        known_damaged: Names of damaged backups, to be passed on.
-        publish: Makes a complete draft the newest generation.
+    The draft's folder exists. Names of `known_damaged` backups are passed on;
+    `publish` makes a complete draft the newest generation.
     """
 
     def __init__(
@@ -57,10 +54,8 @@ class Draft:
     def write(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes arrays to a file of their own, and waits for the disk.
 
-        Args:
-            name: The file's name: letters, digits, `-`, `_` and `.`. No two
-                processes may use the same.
-            arrays: Arrays by name. None may change during the call.
+        No two processes may use the same name for a file, and no array may
+        change during the call.
 
         Raises:
             ValueError: If a name can't be used, or is used already.
@@ -119,12 +114,8 @@ class Draft:
     ) -> tuple[Generation, list[str]]:
         """Makes the draft the newest backup, and removes those beyond `keep`.
 
-        For the chief only, when all processes have finished.
-
-        Args:
-            num_processes: How many processes have written.
-            contents: Whatever a reader must know, as JSON has it: texts,
-                numbers, lists and mappings by text. No infinity, no NaN.
+        For the chief only, when all processes have finished. The contents are
+        whatever a reader must know, as JSON has it, without infinity and NaN.
 
         Returns:
             The generation, and a sentence for each old backup that could not

@@ -30,11 +30,8 @@ class Store:
 
     Making the object only looks. One process, the chief, calls `latest`,
     `begin` and `Draft.seal`; use one object for the whole run, since it
-    remembers which backups `latest` has found damaged.
-
-    Args:
-        directory: Where the backups are; need not exist.
-        keep: How many backups to keep.
+    remembers which backups `latest` has found damaged. The directory need not
+    exist, and at least one backup is kept.
 
     Raises:
         ValueError: If `directory` isn't a path, or `keep` is below 1.
