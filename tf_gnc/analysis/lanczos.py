@@ -23,17 +23,11 @@ def lanczos(
     brings no eigenvalue up again. An eigenvalue that A has several times may
     be counted once.
 
-    Args:
-        product: Takes a vector of shape `(size,)`, returns A times it.
-        size: Rows of A.
-        count: How many eigenvalues, from the largest down.
-        seed: Of the random vectors.
-        max_products: Products after which the best estimates so far, which
-            are lower bounds, are taken. The basis holds as many vectors.
-        tolerance: Relative error bound at which to stop sooner.
-
-    Returns:
-        Floats in descending order; NaN for all if a product isn't finite.
+    `product` takes a vector of shape `(size,)` and returns A times it. After
+    `max_products` the best estimates so far, which are lower bounds, are
+    taken; sooner if their relative error is at most `tolerance`. The basis
+    holds as many vectors. The result is in descending order; NaN for all if a
+    product isn't finite.
 
     Example:
         >>> matrix = np.diag([1.0, 5.0, -9.0, 3.0])

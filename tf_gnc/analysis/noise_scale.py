@@ -24,16 +24,10 @@ def estimates(
     Both are linear in the squared norms, so that means over steps are means
     of the estimates too.
 
-    Args:
-        small_square: Squared norm of the mean gradient of b examples, or an
-            array of such, of which the mean is taken.
-        big_square: Squared norm of the mean gradient of B examples.
-        small_batch: b.
-        big_batch: B, more than b.
-
-    Returns:
-        The squared norm of the true gradient, which may come out negative;
-        and S, the trace of the covariance of one example's gradient.
+    `small_square` is the squared norm of the mean gradient of b examples, or
+    an array of such, of which the mean is taken; `big_square` that of B, more
+    than b. The result is the squared norm of the true gradient, which may come
+    out negative; and S, the trace of the covariance of one example's gradient.
 
     Example:
         >>> estimates([5.0, 3.0], 2.5, small_batch=2, big_batch=4)

@@ -1,7 +1,4 @@
-"""One worker's losses and gradients at weights that the caller chooses.
-
-Symbols   V, P  workers per replica, number of trainable scalars
-"""
+"""One worker's losses and gradients at weights that the caller chooses."""
 
 import contextlib
 from typing import Any
@@ -39,6 +36,7 @@ class OneWorker:
         vector: tf.Tensor,
         relative: float | None,
     ) -> None:
+        self.size = 0 if kind == "losses" else plan.layout.size
         self._model, self._plan, self._kind = model, plan, kind
         self._weights, self._vector = weights, vector
         self._relative = relative
@@ -59,7 +57,7 @@ class OneWorker:
         Returns:
             Its loss, its gradient's squared norm (0 for `"losses"`) and its
             relative displacement, in a tensor of shape `(3,)`; and the vector
-            of its kind, shape `(P,)`, or `(0,)` for `"losses"`.
+            of its kind, shape `(size,)`: P, or 0 for `"losses"`.
         """
         plan, length = self._plan, tf.norm(self._clean)
         _, displaced = self._displaced(worker)

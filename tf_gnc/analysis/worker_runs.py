@@ -184,27 +184,23 @@ class WorkerRuns:
         for `OneWorker`.
         """
         strategy = self._strategy
-        numbers, total = strategy.run(
-            lambda rows: self._on_replica(kind, rows, first, weights, vector),
-            args=(batch,),
-        )
+
+        def on_replica(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+            one = OneWorker(
+                self._model, self.plan, kind, weights, vector, self._relative
+            )
+            return self._on_replica(one, first, batch)
+
+        numbers, total = strategy.run(on_replica, args=(batch,))
         total = strategy.reduce("SUM", total, axis=None)
         if kind == "full":  # Of no use, and not equally many everywhere.
             return None, total
         return strategy.gather(numbers, axis=0), total
 
     def _on_replica(
-        self,
-        kind: str,
-        batch: Any,
-        first: tf.Tensor,
-        weights: tf.Tensor,
-        vector: tf.Tensor,
+        self, one: OneWorker, first: tf.Tensor, batch: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Runs this replica's workers: one for b rows, one for what is over."""
-        one = OneWorker(
-            self._model, self.plan, kind, weights, vector, self._relative
-        )
         dtype, b = self.plan.layout.dtype, self.rows_per_worker
         num_rows = checks.num_rows(batch)
         pieces = num_rows // b
@@ -218,8 +214,7 @@ class WorkerRuns:
             return numbers.write(worker, number), total + b * vector
 
         numbers = tf.TensorArray(dtype, pieces, element_shape=[3])
-        size = 0 if kind == "losses" else self.plan.layout.size
-        totals = numbers, tf.zeros([size], dtype)
+        totals = numbers, tf.zeros([one.size], dtype)
         if pieces:
             totals = workers.for_each(work, totals, pieces, self.plan.parallel)
         numbers, total = totals[0].stack(), totals[1]

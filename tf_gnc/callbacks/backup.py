@@ -101,10 +101,9 @@ class BackupAndRestore(Resumable, StepCallback):
         Asking says that the data set given to `fit` begins there.
         """
         self._data_begin_there = True
-        generation = self._look()
-        if generation is None:
+        if self._look() is None:
             return 0
-        return generation.contents["position"]["data_step"]
+        return self._generation.contents["position"]["data_step"]
 
     def open(self, model: keras.Model, callbacks: list) -> None:
         """Checks the newest backup against the model; `fit` calls this."""

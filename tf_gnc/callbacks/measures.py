@@ -44,12 +44,8 @@ def gradient_and_noise(table: StepTable) -> tuple[float, float]:
     return estimates(*_squares(table))
 
 
-CHEAP: dict[str, Callable[[StepTable], Any]] = {
-    "noise_norm": noise_norm,
-    "relative_displacement": relative_displacement,
-    "loss_spread": loss_spread,
-    "gradient_noise_scale": gradient_noise_scale,
-}
+_CHEAP = noise_norm, relative_displacement, loss_spread, gradient_noise_scale
+CHEAP: dict[str, Callable[[StepTable], Any]] = {f.__name__: f for f in _CHEAP}
 FULL = ("similarity", "spectrum", "sharpness", "smoothness", "landscape")
 
 

@@ -69,17 +69,14 @@ def check_identity(generation: Generation, model: keras.Model) -> None:
         if other == value:
             continue
         if isinstance(value, list) and isinstance(other, list):
-            where = f"{len(other)} variables in the backup, {len(value)} here"
-            for before, now in zip(other, value, strict=False):
-                if before != now:
-                    where = f"{before} in the backup, {now} here"
-                    break
-        else:
-            where = f"{other} in the backup, {value} here"
+            pairs = zip(other, value, strict=False)
+            different = (pair for pair in pairs if pair[0] != pair[1])
+            numbers = f"{len(other)} variables", len(value)
+            other, value = next(different, numbers)
         raise ValueError(
-            f"A backup must be of the same run, got another {name}: {where}. "
-            f"The backup is {generation.path}. Choose another directory, or "
-            "move it out of the way."
+            f"A backup must be of the same run, got another {name}: {other} in "
+            f"the backup, {value} here. The backup is {generation.path}. "
+            "Choose another directory, or move it out of the way."
         )
 
 

@@ -59,7 +59,9 @@ def training_records(records: Records, batches: Batches) -> tf.data.Dataset:
     Each is (seed, record): int64 `(2,)`, a number from (seed, epoch) and the
     example's index; and a string.
     """
-    num_lanes = _num_lanes(batches.size, len(records.paths))
+    # Doesn't depend on how many processes there are.
+    most = min(_MAX_LANES, len(records.paths))
+    num_lanes = max(m for m in range(1, most + 1) if batches.size % m == 0)
     block = batches.size // num_lanes  # rows of a lane in each batch
     own_lanes = tf.data.Dataset.range(
         batches.start // block, -(-batches.stop // block)
@@ -95,12 +97,6 @@ def evaluation_records(records: Records) -> tf.data.Dataset:
     return raw.apply(
         tf.data.experimental.assert_cardinality(records.num_examples)
     )
-
-
-def _num_lanes(batch_size: int, num_files: int) -> int:
-    """Returns a number that doesn't depend on how many processes there are."""
-    most = min(_MAX_LANES, num_files)
-    return max(m for m in range(1, most + 1) if batch_size % m == 0)
 
 
 def _lane(

@@ -55,10 +55,9 @@ class Images:
     """A data set of pictures in memory.
 
     Args:
-        train_images: uint8, `(n, height, width, channels)`.
-        train_labels: int64, `(n,)`, from 0 to `num_classes - 1`.
-        test_images: As `train_images`.
-        test_labels: As `train_labels`.
+        train_images: uint8, `(n, height, width, channels)`, as `test_images`.
+        train_labels: int64, `(n,)`, from 0 to `num_classes - 1`, as
+            `test_labels`.
         num_classes: How many different labels there can be.
         preprocess: Augmentation and normalisation. Default: scale to 0..1.
     """
@@ -106,8 +105,7 @@ class OwnData:
     """The user's own arrays, in memory; nothing is augmented.
 
     Args:
-        train: `(x, y)`, with n examples on axis 0 each.
-        test: As `train`.
+        train: `(x, y)`, with n examples on axis 0 each, as `test`.
     """
 
     train: tuple[np.ndarray, np.ndarray]

@@ -49,25 +49,24 @@ def _from_tf_config() -> Cluster | None:
     try:
         config = json.loads(text)
     except ValueError as error:
-        raise _bad_tf_config(f"JSON, but {error}", text) from error
+        raise _bad_tf_config(f"JSON, but {error}") from error
     if not isinstance(config, dict):
-        raise _bad_tf_config("a JSON object", text)
+        raise _bad_tf_config("a JSON object")
     if not config.get("cluster"):
         return None
     jobs, task = config["cluster"], config.get("task")
     if not isinstance(jobs, dict) or not all(map(_is_hosts, jobs.values())):
         raise _bad_tf_config(
-            "so that `cluster` maps jobs to lists of 'host:port'", text
+            "so that `cluster` maps jobs to lists of 'host:port'"
         )
     legal = (*TRAINING_JOBS, "ps", "evaluator")
     if set(jobs) - set(legal) or len(jobs.get("chief", ())) > 1:
         raise _bad_tf_config(
             f"so that `cluster` has no jobs but {', '.join(legal)}, with one "
-            "chief at most",
-            text,
+            "chief at most"
         )
     if not isinstance(task, dict) or not {"type", "index"} <= set(task):
-        raise _bad_tf_config("so that `task` has `type` and `index`", text)
+        raise _bad_tf_config("so that `task` has `type` and `index`")
     job, index = task["type"], str(task["index"])
     if job in ("ps", "evaluator"):
         raise ValueError(
@@ -78,7 +77,7 @@ def _from_tf_config() -> Cluster | None:
     cluster = {j: jobs[j] for j in TRAINING_JOBS if jobs.get(j)}
     count = len(cluster.get(job, ())) if isinstance(job, str) else 0
     if not (index.isascii() and index.isdigit() and int(index) < count):
-        raise _bad_tf_config("so that `task` is one of `cluster`", text)
+        raise _bad_tf_config("so that `task` is one of `cluster`")
     if sum(map(len, cluster.values())) < 2:
         return None
     return Cluster(cluster, job, int(index))
@@ -88,7 +87,8 @@ def _is_hosts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
-def _bad_tf_config(needed: str, text: str) -> ValueError:
+def _bad_tf_config(needed: str) -> ValueError:
+    text = os.environ["TF_CONFIG"]
     return ValueError(
         f"TF_CONFIG must be {needed}, got TF_CONFIG={text!r}. A good one is "
         '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '

@@ -38,13 +38,7 @@ def check(
     optimizer, seeds and the remembered gradients. (If it wasn't built, it is
     built, as `fit` would have done.) Meanwhile the noise takes its memory
     once more. With several processes call it in all of them, with the same
-    batch.
-
-    Args:
-        model: A `tf_gnc.GNCModel`, or another with `GNCTrainStep`.
-        x: A global batch, as for `fit`.
-        y: As for `fit`.
-        sample_weight: As for `fit`.
+    global batch, given as to `fit`.
 
     Returns:
         What was found; printed, it is a line per check.

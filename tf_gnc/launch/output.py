@@ -69,15 +69,12 @@ class Screen:
     """Where the launcher and its processes print.
 
     Use it in a `with`, or the terminal is left without a cursor.
-
-    Attributes:
-        has_bar: Whether a bar can be shown: standard output is a terminal.
-        is_one: Whether standard output and standard error go to the same file.
-            A process' two streams then are best one as well, in their order.
     """
 
     def __init__(self) -> None:
         self.has_bar = sys.stdout.isatty()
+        # Standard output and standard error go to the same file: a process'
+        # two streams then are best one as well, in their order.
         self.is_one = False
         with contextlib.suppress(OSError):  # One of them is closed.
             self.is_one = os.path.samestat(os.fstat(1), os.fstat(2))

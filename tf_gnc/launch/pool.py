@@ -32,24 +32,15 @@ class Listener(Protocol):
 
 @dataclasses.dataclass
 class Pool:
-    """Runs one process for each name.
+    """Runs one process for each name."""
 
-    Attributes:
-        command: Returns the words of a process' command line, from its name
-            and the number of cores that it gets.
-        jobs: How many to run at a time; they share the cores.
-        cores: The cores that there are.
-        log_dir: Gets what a process prints, in a file named after it.
-        listener: Is told what goes on.
-        stopped_by: The signal that told this process to stop, if any.
-    """
-
+    # Returns a command line, from a name and the number of cores that it gets.
     command: Callable[[str, int], Sequence[str]]
-    jobs: int
+    jobs: int  # How many run at a time; they share the cores.
     cores: Sequence[int]
-    log_dir: Path
+    log_dir: Path  # Gets what a process prints, in a file named after it.
     listener: Listener
-    stopped_by: int | None = None
+    stopped_by: int | None = None  # The signal that told this one to stop.
 
     def run(self, names: Sequence[str]) -> None:
         """Runs all, started in this order; call it from the main thread.

@@ -30,14 +30,9 @@ class Processes:
     process is the first of a process group of its own, and what it leaves
     running in that group ends with it. If this process is killed, so are they.
 
-    Args:
-        signals: Which signals are passed on. What is ignored (nohup) stays so,
-            here and in the processes.
-        stop_signal: What the processes get for one of `STOP_SIGNALS`; None for
-            that signal itself.
-
-    Attributes:
-        stopped_by: The first signal that told this process to stop, if any.
+    `signals` are passed on, `stop_signal` in place of one of `STOP_SIGNALS`;
+    what is ignored (nohup) stays so, here and in the processes. `stopped_by`
+    is the first signal that told this process to stop.
     """
 
     def __init__(

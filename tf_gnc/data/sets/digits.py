@@ -8,7 +8,6 @@ import contextlib
 import io
 import os
 import pathlib
-import shutil
 import tempfile
 from fractions import Fraction
 
@@ -31,41 +30,37 @@ def prepare(data_dir: str) -> str:
     """Prepares the digits under `data_dir` and returns their directory.
 
     Several processes may do so at once: each works in a directory of its own,
-    and the one that is first to move its work to the common one has won.
-
-    Raises:
-        OSError: If they can't be written there.
+    and the work of the first one that moves it to the common one stays.
     """
     # Late: it imports tensorflow-datasets.
     from tf_gnc.data.sets.digits_builder import digits_dataset_builder
 
     try:
         os.makedirs(data_dir, exist_ok=True)
-        private = tempfile.mkdtemp(prefix=".digits-", dir=data_dir)
+        private = tempfile.TemporaryDirectory(
+            prefix=".digits-", dir=data_dir, ignore_cleanup_errors=True
+        )
     except OSError as error:
         raise OSError(
             f"Cannot prepare the data set 'digits' in data_dir={data_dir!r}: "
             f"{error}. Give a data_dir (--data_dir) that you may write to."
         ) from error
-    try:
-        builder = digits_dataset_builder.Builder(data_dir=private)
-        # Its messages name the private directory and a download.
-        silence = io.StringIO()
-        with (
-            contextlib.redirect_stdout(silence),
-            contextlib.redirect_stderr(silence),
-        ):
-            builder.download_and_prepare()
+    silence = io.StringIO()  # Messages name `folder` and a download.
+    with (
+        private as folder,
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+    ):
+        builder = digits_dataset_builder.Builder(data_dir=folder)
+        builder.download_and_prepare()
         made = pathlib.Path(builder.data_path)
-        common = pathlib.Path(data_dir, *made.relative_to(private).parts)
+        common = pathlib.Path(data_dir, *made.relative_to(folder).parts)
         common.parent.mkdir(exist_ok=True)
         try:
             made.rename(common)
         except OSError:
             if prepared.find_prepared("digits", data_dir) is None:
                 raise
-    finally:
-        shutil.rmtree(private, ignore_errors=True)
     return os.fspath(common)
 
 
