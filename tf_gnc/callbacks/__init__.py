@@ -1,5 +1,6 @@
 """Keras callbacks: noise that changes, backups, and measurements.
 
+base            what they have in common
 switch_noise    another rule from an epoch on, or another coefficient
 backup          when to save a run, and how `fit` goes on after a kill
 backup_write    how all processes write a backup together
