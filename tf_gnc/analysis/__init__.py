@@ -6,9 +6,10 @@
     smoothness  range of loss and gradient along the gradient  Fig. 5, A.6
     landscape   the loss along random directions               cited in A.2
 
-Each takes a compiled model and a global batch, leaves the model and its
-optimizer bit for bit as they were, and returns a dict that JSON can hold.
-Under a strategy with several processes all of them make the same call.
+Each takes a compiled model and a global batch, `(x, y)` or `(x, y,
+sample_weight)`, whose rows M divides, leaves the model and its optimizer bit
+for bit as they were, and returns a dict that JSON can hold. Under a strategy
+with several processes all of them make the same call, with the same batch.
 """
 
 from tf_gnc.analysis.landscape import landscape

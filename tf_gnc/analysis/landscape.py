@@ -41,8 +41,7 @@ def landscape(
 
     Args:
         model: A compiled model.
-        batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, whose rows
-            M divides; in several processes the same in each.
+        batch: A global batch; see `tf_gnc.analysis`.
         points: Along each direction, 2 or more; an odd number has the model
             itself at the middle.
         radius: The largest coordinate, in norms of the filters.

@@ -47,8 +47,7 @@ def sharpness(
 
     Args:
         model: A compiled model.
-        batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, whose rows
-            M divides; in several processes the same in each.
+        batch: A global batch; see `tf_gnc.analysis`.
         noise: `"model"` for the rule in force, a rule to compare at the same
             weights, or None. A rule that remembers gradients takes those that
             the model's own remembers.

@@ -36,8 +36,7 @@ def similarity(
 
     Args:
         model: A compiled model.
-        batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, whose rows
-            M divides; in several processes the same in each.
+        batch: A global batch; see `tf_gnc.analysis`.
         dataset: The whole training set, not augmented, in batches of any
             size; finite. In several processes each gives all of it in the
             same order.

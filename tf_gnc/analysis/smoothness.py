@@ -9,8 +9,6 @@ from tf_gnc._files import finite_or_none
 from tf_gnc.analysis.worker_runs import WorkerRuns
 from tf_gnc.step.train_step import GNCTrainStep
 
-_NUM_STEPS, _SHORTEST, _LONGEST = 8, 0.5, 2.0
-
 
 def smoothness(model: GNCTrainStep, batch: Any) -> dict[str, Any]:
     r"""Returns the paper's three indicators, without and with the noise.
@@ -42,8 +40,7 @@ def smoothness(model: GNCTrainStep, batch: Any) -> dict[str, Any]:
 
     Args:
         model: A compiled model.
-        batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, whose rows
-            M divides; in several processes the same in each.
+        batch: A global batch; see `tf_gnc.analysis`.
 
     Returns:
         `{"plain": {"loss": [smallest, largest], "gradient": [smallest,
@@ -83,7 +80,7 @@ def step_sizes(learning_rate: float) -> list[float]:
         >>> step_sizes(0.5)[0], step_sizes(0.5)[-1]
         (0.25, 1.0)
     """
-    factors = np.linspace(_SHORTEST, _LONGEST, _NUM_STEPS)
+    factors = np.linspace(0.5, 2.0, 8)
     return [float(factor * learning_rate) for factor in factors]
 
 

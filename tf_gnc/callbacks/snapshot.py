@@ -125,13 +125,10 @@ def restore(generation: Generation, model: keras.Model) -> None:
 def restore_metrics(generation: Generation, model: keras.Model) -> None:
     """Restores the metrics' state; `fit` resets them before."""
     strategy = model.distribute_strategy
-    kept = generation.contents
-    files = [f"process-{p}" for p in range(kept["num_processes"])]
-    same = kept["num_replicas"] == strategy.num_replicas_in_sync and kept[
-        "num_processes"
-    ] == num_processes(strategy)
-    process = process_index(strategy)
-    counted = [generation.arrays(file) for file in files]
+    kept, process = generation.contents, process_index(strategy)
+    then = kept["num_replicas"], kept["num_processes"]
+    same = then == (strategy.num_replicas_in_sync, num_processes(strategy))
+    counted = [generation.arrays(f"process-{p}") for p in range(then[1])]
     for number, variable in enumerate(model.metrics_variables):
         local = strategy.experimental_local_results(variable.value)
         if same:
