@@ -1,5 +1,6 @@
 """The step against Algorithm 1 in NumPy, and against its limits."""
 
+import functools
 import re
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tests import oracles, problems
+from tf_gnc.step.control import control_of
 
 M, B, STEPS = 4, 16, 10
 
@@ -18,24 +20,36 @@ def _batches():
     return x, y, [(x[i : i + B], y[i : i + B]) for i in range(0, len(x), B)]
 
 
-def _ten_steps(rule, *, rate=0.5, optimizer=None, replicas=1):
-    """Weights before and after ten steps, and the model."""
+def _ten_steps(rule, *, optimizer=None, replicas=1):
+    """Weights before and after ten steps, and the memory if there is one."""
     x, y, batches = _batches()
     with problems.mirrored(replicas):
         model = problems.plain_network()
         start = [w.copy() for w in model.get_weights()]
-        optimizer = optimizer or keras.optimizers.SGD(rate)
         problems.trained(
             model,
             x,
             y,
             epochs=1,
             batch_size=B,
-            optimizer=optimizer,
+            optimizer=optimizer or keras.optimizers.SGD(0.5),
             noise=rule,
             num_workers=M,
         )
-    return start, model, batches
+    memory = problems.memory(model) if model.step_plan.memory else None
+    return start, model.get_weights(), memory, batches
+
+
+@functools.cache
+def _ten_of_eq6(replicas):
+    return _ten_steps(tf_gnc.GradientNoise(alpha=1.0), replicas=replicas)
+
+
+@functools.cache
+def _without_noise():
+    """The weights that ten steps of the oracle lead to."""
+    start, _, _, batches = _ten_of_eq6(1)
+    return oracles.train(start, batches, M, lambda step: 0.5)[0]
 
 
 def _cube(seed):
@@ -71,20 +85,23 @@ RULES = {
 @pytest.mark.parametrize("name", RULES)
 def test_gradient_noise__ten_steps__agree_with_algorithm_1(name):
     arguments, oracle_only = RULES[name]
-    start, model, batches = _ten_steps(tf_gnc.GradientNoise(**arguments))
+    if name == "eq6":
+        start, found, _, batches = _ten_of_eq6(1)
+    else:
+        rule = tf_gnc.GradientNoise(**arguments)
+        start, found, _, batches = _ten_steps(rule)
     shared = {k: v for k, v in arguments.items() if k != "max_displacement"}
     expected, _ = oracles.train(
         start, batches, M, lambda step: 0.5, **shared, **oracle_only
     )
-    without, _ = oracles.train(start, batches, M, lambda step: 0.5)
-    assert problems.largest_difference(expected, model.get_weights()) < 1e-5
-    assert problems.largest_difference(without, model.get_weights()) > 1e-3
+    assert problems.largest_difference(expected, found) < 1e-5
+    assert problems.largest_difference(_without_noise(), found) > 1e-3
 
 
 @pytest.mark.parametrize("scaling", ["filter", "none"])
 def test_random_noise__ten_steps__agree_with_eq_5(scaling):
     rule = tf_gnc.RandomNoise(alpha=0.5, scaling=scaling, seed=7)
-    start, model, batches = _ten_steps(rule)
+    start, found, _, batches = _ten_steps(rule)
     expected, _ = oracles.train(
         start,
         batches,
@@ -95,9 +112,8 @@ def test_random_noise__ten_steps__agree_with_eq_5(scaling):
         scaling=scaling,
         draw=_cube(7),
     )
-    without, _ = oracles.train(start, batches, M, lambda step: 0.5)
-    assert problems.largest_difference(expected, model.get_weights()) < 1e-5
-    assert problems.largest_difference(without, model.get_weights()) > 1e-4
+    assert problems.largest_difference(expected, found) < 1e-5
+    assert problems.largest_difference(_without_noise(), found) > 1e-4
 
 
 def test_gradient_noise__schedule_momentum_and_decay__agree_with_algorithm_1():
@@ -107,7 +123,7 @@ def test_gradient_noise__schedule_momentum_and_decay__agree_with_algorithm_1():
     optimizer = tf_gnc.optimizers.MomentumSGD(
         boundaries, momentum=0.9, weight_decay=0.01
     )
-    start, model, batches = _ten_steps(
+    start, found, _, batches = _ten_steps(
         tf_gnc.GradientNoise(alpha=1.0), optimizer=optimizer
     )
     expected, _ = oracles.train(
@@ -119,27 +135,27 @@ def test_gradient_noise__schedule_momentum_and_decay__agree_with_algorithm_1():
         momentum=0.9,
         decay=0.01,
     )
-    assert problems.largest_difference(expected, model.get_weights()) < 1e-5
+    assert problems.largest_difference(expected, found) < 1e-5
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_memory__after_ten_steps__is_each_workers_gradient(replicas):
-    rule = tf_gnc.GradientNoise(alpha=1.0)
-    start, model, batches = _ten_steps(rule, replicas=replicas)
-    # The oracle's eleventh step would use this noise.
+@functools.cache
+def _eleventh_noise():
+    """The oracle's, by worker."""
+    start, _, _, batches = _ten_of_eq6(1)
     _, history = oracles.train(
         start, [*batches, batches[0]], M, lambda step: 0.5, alpha=1.0
     )
-    rows, mean = problems.memory(model)
-    for worker, noise in enumerate(history[-1]):
-        expected = np.concatenate([w.reshape(-1) for w in noise])
-        np.testing.assert_allclose(rows[worker] - mean, expected, atol=2e-6)
+    return history[-1]
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
-def test_noise__over_workers__sums_to_zero(replicas):
-    _, model, _ = _ten_steps(tf_gnc.GradientNoise(1.0), replicas=replicas)
-    rows, mean = problems.memory(model)
+def test_memory__after_ten_steps__is_each_workers_gradient_and_sums_to_zero(
+    replicas,
+):
+    _, _, (rows, mean), _ = _ten_of_eq6(replicas)
+    for worker, noise in enumerate(_eleventh_noise()):
+        expected = np.concatenate([w.reshape(-1) for w in noise])
+        np.testing.assert_allclose(rows[worker] - mean, expected, atol=2e-6)
     assert np.abs(rows).max() > 1e-3
     # M + 1 roundings of numbers as large as the largest gradient.
     rounding = (M + 1) * np.finfo("float32").eps * np.abs(rows).max()
@@ -202,16 +218,20 @@ def test_train_step__no_noise_one_worker__is_stock_keras_to_the_bit(
     assert stock_history == our_history
 
 
-@pytest.mark.parametrize("rule", [tf_gnc.GradientNoise, tf_gnc.RandomNoise])
-def test_train_step__alpha_zero__is_no_noise(as_written, rule):
+def test_train_step__alpha_zero__is_no_noise(as_written):
     x, y = problems.images()
-    runs = [
-        problems.trained(problems.full_network(), x, y, noise=n, num_workers=4)
-        for n in (None, rule(alpha=0.0))
-    ]
-    weights = [problems.float_weights(model) for model, _ in runs]
-    for a, b in zip(*weights, strict=True):
-        np.testing.assert_array_equal(a, b)
+    rules = (None, tf_gnc.GradientNoise(0.0), tf_gnc.RandomNoise(0.0))
+    none, *others = (
+        problems.float_weights(
+            problems.trained(
+                problems.full_network(), x, y, noise=rule, num_workers=4
+            )[0]
+        )
+        for rule in rules
+    )
+    for rule, weights in zip(rules[1:], others, strict=True):
+        for a, b in zip(none, weights, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=repr(rule))
 
 
 def test_train_step__workers_see_the_same_rows__gradient_noise_is_no_noise():
@@ -232,19 +252,27 @@ def test_train_step__workers_see_the_same_rows__gradient_noise_is_no_noise():
     assert problems.largest_difference(first, second) < 1e-6
 
 
-@pytest.mark.parametrize("method", ["none", "gnc", "rnc"])
-def test_train_step__one_two_four_replicas__are_one_run(method):
-    rule = {
-        "none": None,
-        "gnc": tf_gnc.GradientNoise(alpha=1.0),
-        "rnc": tf_gnc.RandomNoise(alpha=0.5, seed=3),
-    }[method]
+# Each number once; test_step_table.py holds every rule, and none, against the
+# oracle on two replicas.
+@pytest.mark.parametrize(
+    ("rule", "numbers"),
+    [
+        (tf_gnc.RandomNoise(alpha=0.5, seed=3), [1, 2]),
+        (tf_gnc.GradientNoise(alpha=1.0), [1, 4]),
+    ],
+    ids=["rnc", "gnc"],
+)
+def test_train_step__one_two_four_replicas__are_one_run_with_one_table(
+    rule, numbers
+):
     x, y = problems.images(64)
     results = []
-    for replicas in (1, 2, 4):
+    for replicas in numbers:
         with problems.mirrored(replicas):
-            model, history = problems.trained(
-                problems.full_network(),
+            model = problems.full_network()
+            control_of(model).keeps_table = True
+            _, history = problems.trained(
+                model,
                 x,
                 y,
                 batch_size=32,
@@ -253,64 +281,21 @@ def test_train_step__one_two_four_replicas__are_one_run(method):
                 noise=rule,
                 num_workers=8,
             )
-        results.append((problems.float_weights(model), history))
-    for weights, history in results[1:]:
-        assert problems.largest_difference(results[0][0], weights) < 1e-5
-        for name, values in history.items():
-            np.testing.assert_allclose(
-                values, results[0][1][name], rtol=1e-4, err_msg=name
-            )
-
-
-def test_train_step__eager_or_many_steps_a_call__same_run():
-    x, y = problems.images(64)
-
-    def run(**arguments):
-        model, _ = problems.trained(
-            problems.full_network(),
-            x,
-            y,
-            noise=tf_gnc.GradientNoise(alpha=1.0),
-            num_workers=4,
-            **arguments,
+        table = model.step_plan.table.read(model.distribute_strategy)
+        results.append((problems.float_weights(model), history, vars(table)))
+    (weights, history, table), (others, other_history, other_table) = results
+    assert problems.largest_difference(weights, others) < 1e-5
+    for name, values in other_history.items():
+        np.testing.assert_allclose(
+            values, history[name], rtol=1e-4, err_msg=name
         )
-        return problems.float_weights(model)
-
-    expected = run()
-    assert problems.largest_difference(expected, run(run_eagerly=True)) < 1e-6
-    for a, b in zip(expected, run(steps_per_execution=4), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_train_step__compiled_by_xla__same_run():
-    # Without convolutions, which XLA runs very slowly in a loop on a CPU, and
-    # without Dropout, for which XLA draws other numbers.
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(64, 5)).astype("float32")
-    y = rng.integers(0, 3, 64)
-
-    def run(jit_compile):
-        keras.utils.set_random_seed(1)
-        inputs = keras.Input((5,))
-        h = keras.layers.Dense(8, activation="tanh")(inputs)
-        h = keras.layers.BatchNormalization()(h)
-        model = tf_gnc.GNCModel(inputs, keras.layers.Dense(3)(h))
-        problems.trained(
-            model,
-            x,
-            y,
-            metrics=["accuracy"],
-            noise=tf_gnc.GradientNoise(alpha=1.0),
-            num_workers=4,
-            jit_compile=jit_compile,
+    for name, values in other_table.items():
+        np.testing.assert_allclose(
+            values, table[name], rtol=1e-5, atol=1e-9, err_msg=name
         )
-        assert model.jit_compile == jit_compile
-        return problems.float_weights(model)
-
-    assert problems.largest_difference(run(False), run(True)) < 1e-5
 
 
-def _compiled_step(dropout, **arguments):
+def _compiled_step(dropout):
     """A model, eight workers' batch and its step as one XLA program."""
     model = problems.dense_network(dropout=dropout)
     model.compile(
@@ -319,7 +304,6 @@ def _compiled_step(dropout, **arguments):
         metrics=["accuracy"],
         noise=tf_gnc.GradientNoise(alpha=1.0),
         num_workers=8,
-        **arguments,
     )
     assert model.step_plan.num_workers == 8
     step = tf.function(model.train_step, jit_compile=True, autograph=False)
@@ -334,9 +318,8 @@ def _operations(graph):
     return found
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_train_step__as_one_xla_program__nothing_on_the_host(dropout):
-    _, batch, step = _compiled_step(dropout)
+def test_train_step__as_one_xla_program__nothing_on_the_host():
+    _, batch, step = _compiled_step(dropout=0.3)
     operations = _operations(step.get_concrete_function(batch).graph)
     assert operations & {"While", "StatelessWhile"}  # the search reaches far
     on_the_host = re.compile("PyFunc|Print|Host|Infeed|Outfeed|Assert")
