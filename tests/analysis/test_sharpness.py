@@ -68,9 +68,17 @@ def _assert_found(found, losses, displacement):
     )
 
 
+@pytest.fixture(scope="module")
+def gnc():
+    """A model under GNC; nobody changes it."""
+    return _model(tf_gnc.GradientNoise(alpha=1.0))
+
+
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_sharpness__gnc__are_the_losses_of_the_displaced_models(replicas):
-    model = _model(tf_gnc.GradientNoise(alpha=1.0), replicas)
+def test_sharpness__gnc__are_the_losses_of_the_displaced_models(gnc, replicas):
+    model = gnc
+    if replicas > 1:
+        model = _model(tf_gnc.GradientNoise(alpha=1.0), replicas)
     x, y = problems.images(ROWS, seed=8)
     gradients, mean = problems.memory(model)
     noise = _noise(model, gradients - mean)
@@ -82,8 +90,8 @@ def test_sharpness__gnc__are_the_losses_of_the_displaced_models(replicas):
     assert found["hessian"] == []
 
 
-def test_sharpness__another_rule__is_of_that_rules_noise():
-    model = _model(tf_gnc.GradientNoise(alpha=1.0))
+def test_sharpness__another_rule__is_of_that_rules_noise(gnc):
+    model = gnc
     x, y = problems.images(ROWS, seed=8)
     rule = tf_gnc.RandomNoise(alpha=3.0, seed=5)
     step, layout = model.optimizer.iterations.value, model.step_plan.layout
@@ -93,10 +101,9 @@ def test_sharpness__another_rule__is_of_that_rules_noise():
     _assert_found(sharpness(model, (x, y), noise=rule), losses, displacement)
 
 
-def test_sharpness__relative_displacement__is_that_of_all_workers():
-    model = _model(tf_gnc.GradientNoise(alpha=1.0))
+def test_sharpness__relative_displacement__is_that_of_all_workers(gnc):
     batch = problems.images(ROWS, seed=8)
-    found = sharpness(model, batch, relative_displacement=0.125)
+    found = sharpness(gnc, batch, relative_displacement=0.125)
     assert found["relative_displacement"] == pytest.approx(0.125, rel=1e-5)
 
 

@@ -17,8 +17,8 @@ def _cosine(a, b):
     return a @ b / np.sqrt((a @ a) * (b @ b))
 
 
-def _trained(replicas=1):
-    """A network with BatchNorm under much noise, after two steps."""
+def _compiled(replicas=1):
+    """A network with BatchNorm under much noise."""
     with problems.mirrored(replicas):
         model = problems.dense_network()
         model.compile(
@@ -27,8 +27,6 @@ def _trained(replicas=1):
             noise=tf_gnc.GradientNoise(alpha=2.0),
             num_workers=M,
         )
-    x, y = problems.vectors(2 * ROWS, seed=3)
-    model.fit(x, y, batch_size=ROWS, shuffle=False, verbose=0)
     return model
 
 
@@ -52,7 +50,13 @@ def _full_gradients(weights, x, y):
 def test_similarity__gnc__is_of_the_next_step_with_the_clean_full_gradient(
     replicas,
 ):
-    model = _trained(replicas)
+    model = _compiled(replicas)
+    model.fit(
+        *problems.vectors(2 * ROWS, seed=3),
+        batch_size=ROWS,
+        shuffle=False,
+        verbose=0,
+    )
     x, y = problems.vectors(40, seed=4)
     batch = problems.vectors(ROWS, seed=5)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(9)
@@ -89,7 +93,7 @@ def test_similarity__empty_data_set__is_refused():
     x, y = problems.vectors(ROWS)
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4).take(0)
     with pytest.raises(ValueError, match="`dataset` must have rows"):
-        similarity(_trained(), (x, y), data)
+        similarity(_compiled(), (x, y), data)
 
 
 def test_cosine__right_angle_opposite_and_tiny_vectors__are_exact():

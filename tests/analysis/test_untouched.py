@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 import tf_gnc
@@ -79,11 +78,8 @@ def _everything(model):
     return states, [id(each) for each in kept], draws
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("rule", RULES)
-def test_measures__trained_model__leave_all_of_it_to_the_bit(rule, replicas):
-    model = _compiled(rule, replicas)
-    _fit(model)
+def _measure(model):
+    """Measures all there is, and sees after each that all is as before."""
     before = _everything(model)
     assert len(before[0]) > 15
     for name, measure in MEASURES.items():
@@ -91,15 +87,28 @@ def test_measures__trained_model__leave_all_of_it_to_the_bit(rule, replicas):
         assert _everything(model) == before, name
 
 
-@pytest.mark.parametrize("first", [False, True], ids=["between", "before"])
-def test_measures__training_after_them__goes_on_as_without(first):
-    weights = []
-    for measures in ({}, MEASURES):
-        model = _compiled("gnc", 1)
-        if not first:
-            _fit(model)
-        for measure in measures.values():
-            measure(model)
+def test_measures__trained_on_one_replica__leave_all_of_it_to_the_bit():
+    model = _compiled("rnc", 1)
+    _fit(model)
+    _measure(model)
+
+
+def test_measures__on_two_replicas__training_goes_on_as_without():
+    measured, plain = _compiled("gnc", 2), _compiled("gnc", 2)
+    for model in (measured, plain):
         _fit(model)
-        weights.append(problems.float_weights(model))
+    _measure(measured)
+    for model in (measured, plain):
+        _fit(model)
+    weights = map(problems.float_weights, (measured, plain))
+    assert problems.largest_difference(*weights) < 1e-6
+
+
+def test_measures__before_any_training__it_goes_on_as_without():
+    measured, plain = _compiled("gnc", 1), _compiled("gnc", 1)
+    for measure in MEASURES.values():
+        measure(measured)
+    for model in (measured, plain):
+        _fit(model)
+    weights = map(problems.float_weights, (measured, plain))
     assert problems.largest_difference(*weights) < 1e-6
