@@ -33,9 +33,14 @@ def records(data_dir):
 
 
 @pytest.fixture(scope="module")
-def whole(records):
+def dataset(records):
+    return training_dataset(records)
+
+
+@pytest.fixture(scope="module")
+def whole(dataset):
     """The first three epochs, of seven batches each."""
-    return batches(records, 21)
+    return list(dataset.take(21).as_numpy_iterator())
 
 
 def training_dataset(records, preprocess=FULL, image_size=8, **arguments):
@@ -49,7 +54,8 @@ def batches(records, num, **arguments):
 
 
 def labels(records, num, **arguments):
-    return np.array([b[1] for b in batches(records, num, **arguments)])
+    plain = {"preprocess": PLAIN, **arguments}  # It's quickly traced.
+    return np.array([b[1] for b in batches(records, num, **plain)])
 
 
 def assert_same(one, two):
@@ -77,33 +83,44 @@ def test_load__tiny_imagenet__finds_all_files_and_classes(data_dir):
 
 def test_training__its_settings__are_those_of_the_registry(data_dir):
     source = data.load("imagenet2012", data_dir)
-    spec = source.training(batch_size=BATCH, seed=1, rows=(2, 7)).element_spec
-    assert spec == (
-        tf.TensorSpec((5, 224, 224, 3), tf.float32),
-        tf.TensorSpec((5,), tf.int64),
-    )
+    arguments = {"batch_size": BATCH, "seed": 1, "rows": (2, 7)}
     for augment in (True, False):
-        training = source.training(batch_size=BATCH, seed=1, augment=augment)
-        (images, targets), *_ = training.take(1).as_numpy_iterator()
-        settings = FULL
-        if not augment:
-            settings = settings.without_augmentation()
-        want = batches(source.train, 1, preprocess=settings, image_size=224)
-        assert_same([(images, targets)], want)
+        training = source.training(**arguments, augment=augment)
+        assert training.element_spec == (
+            tf.TensorSpec((5, 224, 224, 3), tf.float32),
+            tf.TensorSpec((5,), tf.int64),
+        )
+        settings = FULL if augment else FULL.without_augmentation()
+        want = batches(
+            source.train,
+            1,
+            preprocess=settings,
+            image_size=224,
+            rows=(2, 7),
+        )
+        assert_same(training.take(1).as_numpy_iterator(), want)
 
 
-@pytest.mark.parametrize("batch_size", [8, 6, 61])
+def assert_epochs(targets):
+    """Of three epochs: none shows a picture twice, and they differ."""
+    everything = {imagenet_files.label(i) for i in range(NUM_TRAIN)}
+    epochs = targets.reshape(3, -1)
+    for epoch in epochs:
+        assert len(set(epoch)) == targets.size // 3
+        assert set(epoch) <= everything
+    assert (epochs[0] != epochs[1]).any() and (epochs[1] != epochs[2]).any()
+
+
+def test_training_dataset__seven_batches__epoch_has_no_repetition(whole):
+    assert_epochs(np.array([targets for _, targets in whole]))
+
+
+@pytest.mark.parametrize("batch_size", [6, 61])
 def test_training_dataset__any_batch_size__epoch_has_no_repetition(
     records, batch_size
 ):
     steps = NUM_TRAIN // batch_size
-    epochs = labels(records, 3 * steps, batch_size=batch_size)
-    everything = {imagenet_files.label(i) for i in range(NUM_TRAIN)}
-    epochs = epochs.reshape(3, -1)
-    for epoch in epochs:
-        assert len(set(epoch)) == steps * batch_size
-        assert set(epoch) <= everything
-    assert (epochs[0] != epochs[1]).any() and (epochs[1] != epochs[2]).any()
+    assert_epochs(labels(records, 3 * steps, batch_size=batch_size))
 
 
 def test_training_dataset__many_epochs__every_example_comes_anywhere(records):
@@ -113,9 +130,16 @@ def test_training_dataset__many_epochs__every_example_comes_anywhere(records):
         assert len(np.unique(third)) == NUM_TRAIN
 
 
-def test_training_dataset__same_seed__same_bits(records, whole):
+def test_training_dataset__same_seed__same_bits_on_one_thread_too(
+    records, whole
+):
     tf.random.set_seed(123)
-    assert_same(batches(records, 9), whole[:9])
+    anew = training_dataset(records)
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.autotune.enabled = False
+    for dataset in (anew, anew.with_options(options)):
+        assert_same(dataset.take(9).as_numpy_iterator(), whole[:9])
     other = labels(records, 3, seed=2)
     assert (other != np.array([batch[1] for batch in whole[:3]])).any()
 
@@ -140,20 +164,24 @@ def test_training_dataset__rows_in_pieces__equal_the_whole(records, whole):
     assert_same(joined, whole[:9])
 
 
-@pytest.mark.parametrize("first_step", [6, 12])
-@pytest.mark.parametrize("window", [4096, 8])
-def test_training_dataset__first_step__equals_skipping(
-    records, first_step, window, monkeypatch
+def test_training_dataset__first_step__equals_skipping(records, whole):
+    got = batches(records, 9, first_step=12)
+    assert_same(got, whole[12:])
+
+
+def test_training_dataset__first_step_and_small_windows__equals_skipping(
+    records, monkeypatch
 ):
-    # 2 records in each lane's window, or all of them.
-    monkeypatch.setattr(shards, "_WINDOW_RECORDS", window)
-    whole = batches(records, first_step + 9)
-    got = batches(records, 9, first_step=first_step)
-    assert_same(got, whole[first_step:])
+    # 2 records in each lane's window, instead of all of them.
+    monkeypatch.setattr(shards, "_WINDOW_RECORDS", 8)
+    whole = batches(records, 21)
+    for first_step in (6, 12):
+        got = batches(records, 9, first_step=first_step)
+        assert_same(got, whole[first_step : first_step + 9])
 
 
 def test_training_dataset__first_step_far_away__starts_at_once(records):
-    assert len(batches(records, 1, first_step=7_000_000)) == 1
+    assert len(labels(records, 1, first_step=7_000_000)) == 1
 
 
 def test_training_dataset__rows_and_first_step__parse_nothing_else(records):
@@ -200,17 +228,7 @@ def test_training_dataset__rows_of_one_lane__other_files_stay_closed(
     assert got == want.ravel().tolist()
 
 
-def test_training_dataset__one_thread__same_bits(records, whole):
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = 1
-    options.autotune.enabled = False
-    dataset = training_dataset(records).with_options(options)
-    got = list(dataset.take(9).as_numpy_iterator())
-    assert_same(got, whole[:9])
-
-
-def test_training_dataset__graph__decodes_in_one_op_without_python(records):
-    dataset = training_dataset(records, image_size=224)
+def test_training_dataset__graph__decodes_in_one_op_without_python(dataset):
     assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
     graph = dataset._as_serialized_graph().numpy()
     assert b"DecodeAndCropJpeg" in graph and b"PyFunc" not in graph
@@ -300,4 +318,4 @@ def test_training_dataset__records_missing_in_a_file__is_an_error(tmp_path):
             writer.write(raw)
     records = data.load("imagenet2012", tmp_path).train
     with pytest.raises(tf.errors.OpError, match="expected to contain"):
-        batches(records, 7)
+        labels(records, 7)

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 
@@ -23,8 +24,30 @@ def batches(num, n=N, shape=(8, 8, 3), **arguments):
     return list(dataset.take(num).as_numpy_iterator())
 
 
+@functools.cache
+def whole(batch_size):
+    """The first batches of four epochs or so."""
+    return batches(2600 // batch_size, batch_size=batch_size)
+
+
 def labels(num, **arguments):
-    return np.array([batch[1] for batch in batches(num, **arguments)])
+    plain = {"preprocess": Preprocess()} | arguments  # It's quickly traced.
+    return np.array([batch[1] for batch in batches(num, **plain)])
+
+
+def seeds(num, **arguments):
+    """Batches of what `training_dataset` would augment by, and of labels.
+
+    With the whole augmentation in their place they take long to trace.
+    """
+    x = np.zeros((N, 1), "uint8")
+    dataset = pipeline.shuffled_arrays(
+        x,
+        np.arange(N),
+        lambda chosen, seeds: seeds,
+        **{"batch_size": 32, "seed": 1} | arguments,
+    )
+    return list(dataset.take(num).as_numpy_iterator())
 
 
 def assert_same(one, two):
@@ -72,10 +95,14 @@ def test_training_dataset__any__is_infinite_with_static_shapes():
     )
 
 
-@pytest.mark.parametrize("batch_size", [32, 300, 699, 700])
-def test_training_dataset__same_seed__same_bits(batch_size):
+def test_training_dataset__same_seed__same_bits():
+    assert_same(batches(5, batch_size=32), whole(32)[:5])
+
+
+@pytest.mark.parametrize("batch_size", [300, 699, 700])
+def test_shuffled_arrays__same_seed__same_seeds_of_examples(batch_size):
     assert_same(
-        batches(5, batch_size=batch_size), batches(5, batch_size=batch_size)
+        seeds(5, batch_size=batch_size), seeds(5, batch_size=batch_size)
     )
 
 
@@ -94,10 +121,9 @@ def test_training_dataset__one_seed__augmentation_differs_by_epoch():
     assert same <= 320 / 200 + 5 * math.sqrt(320 / 200)
 
 
-@pytest.mark.parametrize("batch_size", [32, 600])
-def test_training_dataset__rows_in_pieces__equal_the_whole(batch_size):
-    whole = batches(4, batch_size=batch_size)
-    cuts = [0, 5, batch_size // 2, batch_size]
+@pytest.mark.parametrize("cuts", [(0, 5, 32), (0, 5, 300, 600)])
+def test_training_dataset__rows_in_pieces__equal_the_whole(cuts):
+    batch_size = cuts[-1]
     parts = [
         batches(4, batch_size=batch_size, rows=rows)
         for rows in itertools.pairwise(cuts)
@@ -106,45 +132,48 @@ def test_training_dataset__rows_in_pieces__equal_the_whole(batch_size):
         tuple(np.concatenate(arrays) for arrays in zip(*step, strict=True))
         for step in zip(*parts, strict=True)
     ]
-    assert_same(joined, whole)
+    assert_same(joined, whole(batch_size)[:4])
+
+
+def test_training_dataset__first_step__equals_skipping():
+    assert_same(batches(30, first_step=22), whole(32)[22:52])
 
 
 @pytest.mark.parametrize("first_step", [1, 20, 21, 22, 50])
-def test_training_dataset__first_step__equals_skipping(first_step):
-    whole = batches(first_step + 30)
-    assert_same(batches(30, first_step=first_step), whole[first_step:])
+def test_shuffled_arrays__first_step__equals_skipping(first_step):
+    expected = seeds(first_step + 30)[first_step:]
+    assert_same(seeds(30, first_step=first_step), expected)
 
 
 def test_training_dataset__first_step_far_away__starts_at_once():
     # A million epochs: making the batches before would take hours.
-    assert len(batches(1, first_step=21_000_000)) == 1
+    assert len(labels(1, first_step=21_000_000)) == 1
 
 
-@pytest.mark.parametrize("num_threads", [1, 8])
-def test_training_dataset__any_number_of_threads__same_bits(num_threads):
-    options = tf.data.Options()
-    options.threading.private_threadpool_size = num_threads
-    options.autotune.enabled = False
+def test_training_dataset__any_number_of_threads__same_bits_without_python():
     dataset = pipeline.training_dataset(
         *arrays(), batch_size=600, seed=1, preprocess=FULL
-    ).with_options(options)
-    got = list(dataset.take(5).as_numpy_iterator())
-    assert_same(got, batches(5, batch_size=600))
-
-
-def test_training_dataset__graph__has_no_python_in_it():
-    dataset = pipeline.training_dataset(
-        *arrays(), batch_size=300, seed=1, preprocess=FULL
     )
     graph = dataset._as_serialized_graph().numpy()
     assert b"RebatchDataset" in graph and b"PyFunc" not in graph
+    for num_threads in (1, 8):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = num_threads
+        options.autotune.enabled = False
+        got = dataset.with_options(options).take(4).as_numpy_iterator()
+        assert_same(got, whole(600)[:4])
+
+
+@tf.function
+def example_seeds(seed, epoch, num):
+    return pipeline.example_seeds(seed, epoch, num)
 
 
 def test_example_seeds__many_epochs__first_place_is_uniform():
     num_epochs, n = 400, 10
     first = [
-        pipeline.example_seeds(3, epoch, n)[0, 1].numpy()
-        for epoch in range(num_epochs)
+        example_seeds(3, epoch, n)[0, 1].numpy()
+        for epoch in tf.range(num_epochs)
     ]
     counts = np.bincount(first, minlength=n)
     standard_error = math.sqrt(num_epochs * 1 / n * (1 - 1 / n))
@@ -153,9 +182,9 @@ def test_example_seeds__many_epochs__first_place_is_uniform():
 
 def test_example_seeds__other_seed_or_epoch__other_seed_per_example():
     first = {
-        int(pipeline.example_seeds(seed, epoch, 4)[0, 0])
-        for seed in range(10)
-        for epoch in range(10)
+        int(example_seeds(seed, epoch, 4)[0, 0])
+        for seed in tf.range(10)
+        for epoch in tf.range(10)
     }
     assert len(first) == 100
 
