@@ -1,24 +1,11 @@
 """The residual networks: counted by hand, and block by block in NumPy."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
 from tf_gnc import models
 from tf_gnc.models.resnet import resnet, shortcut_identity
-
-LOAD_WITHOUT_US = """
-import sys
-import keras, numpy
-folder = sys.argv[1]
-model = keras.models.load_model(folder + "/model.keras")
-x = numpy.load(folder + "/x.npy")
-numpy.save(folder + "/logits.npy", model.predict(x, verbose=0))
-assert not any(name.startswith("tf_gnc") for name in sys.modules)
-"""
 
 
 def images(*shape):
@@ -122,29 +109,6 @@ def test_resnet__strided_convolution__looks_at_the_pixels_of_its_shortcut(rows):
         ],
     ).predict(images(2, rows, 8, 3), verbose=0)
     np.testing.assert_array_equal(after[..., :16], before[:, ::2, ::2])
-
-
-def test_resnet__saved_after_training__loads_where_only_keras_is(tmp_path):
-    model = models.build("resnet8", 10, (8, 8, 1))
-    model.compile(
-        "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    )
-    x = images(16, 8, 8, 1)
-    model.train_on_batch(x, np.arange(16) % 10)
-    model.save(tmp_path / "model.keras")
-    np.save(tmp_path / "x.npy", x)
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD_WITHOUT_US, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    expected = model.predict(x, verbose=0)
-    # Another process may sum in another order: 2e3 terms of order 1 at most.
-    np.testing.assert_allclose(
-        np.load(tmp_path / "logits.npy"), expected, rtol=1e-4, atol=1e-4
-    )
 
 
 def test_resnet__model_class__is_made_by_the_functional_constructor():
