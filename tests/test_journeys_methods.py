@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 
+from tests.problems import DIGITS_NETWORK
 from tf_gnc._settings import setting
 from tf_gnc.cli import compare, config_flags, doctor, train, tune
 from tf_gnc.cli.main import main
@@ -199,10 +200,9 @@ def own_rule(tmp_path, monkeypatch):
     return "ownrule:make"
 
 
-def test_method__function_of_the_users__trains_and_is_compared(
-    own_rule, digits_dir, tmp_path, capsys
-):
-    flags = [f"--data_dir={digits_dir}", *_TINY]
+def test_method__function_of_the_users__trains(own_rule, digits_dir, tmp_path):
+    # In a comparison: tests/experiments/test_user_code.py.
+    flags = [f"--data_dir={digits_dir}", DIGITS_NETWORK, *_TINY]
     run_dir = tmp_path / "run"
     assert (
         main(["train", f"--method={own_rule}", f"--run_dir={run_dir}", *flags])
@@ -210,13 +210,6 @@ def test_method__function_of_the_users__trains_and_is_compared(
     )
     row = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
     assert (row["rule"], row["alpha"]) == ("RandomNoise", 0.5)
-    out_dir = tmp_path / "out"
-    methods = f"--methods=dpsgd,{own_rule}"
-    words = ["compare", methods, "--seeds=1", f"--out_dir={out_dir}", *flags]
-    assert main(words) == 0
-    assert own_rule in (out_dir / "table.txt").read_text()
-    assert own_rule in (out_dir / "report.html").read_text()
-    assert (out_dir / "runs" / "ownrule-make-seed0" / "summary.json").exists()
 
 
 @pytest.mark.parametrize("text", ["return None", "return 0.1"])

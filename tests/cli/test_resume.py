@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.problems import DIGITS_NETWORK
 from tf_gnc.cli import progress
 from tf_gnc.cli.main import main
 
@@ -16,7 +17,7 @@ def _flags(digits_dir, run_dir, *more):
     return [
         "train", f"--data_dir={digits_dir}", f"--run_dir={run_dir}",
         "--workers=2", "--batch_size=512", "--epochs=2", "--backup=1",
-        "--method=gnc_to_rnc", "--switch_epoch=1", *more,
+        "--method=gnc_to_rnc", "--switch_epoch=1", DIGITS_NETWORK, *more,
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.problems import DIGITS_NETWORK
 from tf_gnc.cli import child, tune
 from tf_gnc.cli.main import main
 from tf_gnc.experiments.tune.trials import Tuning
@@ -304,7 +305,7 @@ def test_tune__real_runs__differ_in_alpha_and_in_displacement(
 ):
     flags = [
         f"--data_dir={digits_dir}", *TINY, "--alphas=0.1,0.2", "--epochs=2",
-        "--nodeterministic",
+        "--nodeterministic", DIGITS_NETWORK,
     ]  # fmt: skip
     _, (one, two) = _run_here(flags, tmp_path)
     assert len(one.results[0].displacements) == 2
@@ -318,6 +319,7 @@ def test_tune__real_runs_diverge__is_a_result(digits_dir, tmp_path):
     flags = [
         f"--data_dir={digits_dir}", *TINY, "--warmup=0", "--epochs=2",
         "--learning_rate=1e30", "--nodeterministic", "--alphas=0.1",
+        DIGITS_NETWORK,
     ]  # fmt: skip
     tuning, (trial,) = _run_here(flags, tmp_path)
     assert trial.results[0].diverged == 1

@@ -78,6 +78,9 @@ _MODULE = """
     def broken():
         raise RuntimeError("a fault of its own")
 
+    def rule():
+        return tf_gnc.RandomNoise(0.5, seed=3)
+
     number = 3
 
     def my_loss(y_true, y_pred):
@@ -244,7 +247,7 @@ def test_train__own_functions__from_the_command_line(mine, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data_fn=a:b", "--dataset=digits"], "in the place of --dataset"),
+        (["--data_fn=a:b", "--dataset=digits"], "--data_fn replaces --dataset"),
         (["--model_fn=mymodel"], "must be module:function"),
     ],
 )
@@ -270,13 +273,16 @@ def test_compare__own_functions__gives_a_table(mine, tmp_path, capfd):
             "compare",
             f"--data_fn={mine}:load", f"--model_fn={mine}:compiled",
             "--workers=2", "--batch_size=32", "--epochs=1", "--seeds=1",
-            "--methods=dpsgd,gnc", f"--out_dir={tmp_path / 'out'}",
+            f"--methods=dpsgd,{mine}:rule", f"--out_dir={tmp_path / 'out'}",
             "--optimizer=model", "--jobs=2",
         ]
     )  # fmt: skip
     assert code == 0, capfd.readouterr().err
     table = (tmp_path / "out" / "table.txt").read_text()
-    assert "gnc" in table and "%" in table
+    assert f"{mine}:rule" in table and "%" in table
+    assert f"{mine}:rule" in (tmp_path / "out" / "report.html").read_text()
+    run_dir = tmp_path / "out" / "runs" / f"{mine}-rule-seed0"
+    assert (run_dir / "summary.json").exists()
 
 
 def test_smoothed_loss__by_hand__and_in_a_saved_model(tmp_path):
@@ -293,7 +299,7 @@ def test_smoothed_loss__by_hand__and_in_a_saved_model(tmp_path):
 def test_run__lars_bfloat16_polynomial__reaches_the_model(tmp_path, digits_dir):
     config = make_config(
         data_dir=digits_dir, batch_size=512, num_workers=4, epochs=1,
-        optimizer="lars", lars_variant="mlperf", dtype="mixed_bfloat16",
+        model="tests.problems:digits_network", optimizer="lars", lars_variant="mlperf", dtype="mixed_bfloat16",
         schedule="polynomial", collapse_epoch=1, weight_decay=0.01,
     )  # fmt: skip
     run(config, tmp_path / "run")

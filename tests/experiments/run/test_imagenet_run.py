@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import imagenet_files
-from tf_gnc import schedules
+from tf_gnc import data, schedules
 from tf_gnc.cli.main import main
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.run.building import build_datasets, learning_rates
@@ -45,8 +45,16 @@ def test_make_config__imagenet_at_another_size__scales_the_rate_and_the_end():
     assert (plain.decay_steps, plain.collapse_epoch) == (None, None)
 
 
-def test_build_datasets__first_step__is_handed_on(tmp_path):
-    source = imagenet_files.load(tmp_path)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A directory with a tiny ImageNet."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    imagenet_files.write(folder)
+    return folder
+
+
+def test_build_datasets__first_step__is_handed_on(prepared):
+    source = data.load("imagenet2012", prepared)
     config = make_config("imagenet2012", batch_size=8, num_workers=2, seed=4)
     whole, test = build_datasets(config, source)
     late, _ = build_datasets(config, source, first_step=8)
@@ -57,14 +65,14 @@ def test_build_datasets__first_step__is_handed_on(tmp_path):
     assert sum(len(targets) for _, targets in test) == imagenet_files.NUM_TEST
 
 
-def test_train__tiny_imagenet__runs_to_its_end(tmp_path, capfd):
-    imagenet_files.write(tmp_path / "data")
+def test_train__tiny_imagenet__runs_to_its_end(prepared, tmp_path, capfd):
     code = main(
         [
             "train",
             "--dataset=imagenet2012",
-            f"--data_dir={tmp_path / 'data'}",
+            f"--data_dir={prepared}",
             "--model=resnet8",
+            "--image_size=32",
             "--workers=2",
             "--batch_size=16",
             "--epochs=1",

@@ -7,13 +7,19 @@ import pytest
 import tf_gnc
 from tf_gnc import data
 from tf_gnc.experiments import METHODS, make_config, run
+from tf_gnc.experiments.run.building import build_model
 from tf_gnc.experiments.run.runner import (
     build_datasets,
     learning_rates,
     prepare,
 )
 
-TINY = {"num_workers": 2, "batch_size": 512, "epochs": 2}
+TINY = {
+    "num_workers": 2,
+    "batch_size": 512,
+    "epochs": 2,
+    "model": "tests.problems:digits_network",
+}
 
 
 def _strict_json(text):
@@ -184,11 +190,10 @@ def test_prepare__batch_larger_than_data__names_both_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("dataset", "method", "model"),
-    [("cifar10", "gnc", None), ("cifar100", "rnc", "resnet8")],
+    ("dataset", "method"), [("cifar10", "gnc"), ("cifar100", "rnc")]
 )
 def test_run__each_data_sets_defaults__train_on_made_up_pictures(
-    dataset, method, model, monkeypatch, tmp_path
+    dataset, method, monkeypatch, tmp_path
 ):
     settings = data.DATASETS[dataset]
     rng = np.random.default_rng(0)
@@ -203,10 +208,13 @@ def test_run__each_data_sets_defaults__train_on_made_up_pictures(
         settings.preprocess,
     )
     monkeypatch.setattr(data, "load", lambda *args: made_up)
-    config = make_config(
-        dataset, method, model=model, num_workers=4, batch_size=8, epochs=1
-    )
-    assert config.model == (model or settings.defaults.model)
+    tiny = {"num_workers": 4, "batch_size": 8, "epochs": 1}
+    config = make_config(dataset, method, **tiny)
+    assert config.model == settings.defaults.model == "resnet32"
+    model = build_model(config, 0.1, made_up)
+    assert model(pictures[:1]).shape == (1, settings.num_classes)
+    # The deep network differs from it by the number of equal blocks alone.
+    config = make_config(dataset, method, model="resnet8", **tiny)
     summary = run(config, tmp_path / "run")
     assert 0 <= summary.val_accuracy <= 1
 
