@@ -300,7 +300,8 @@ def test_run__lars_bfloat16_polynomial__reaches_the_model(tmp_path, digits_dir):
     config = make_config(
         data_dir=digits_dir, batch_size=512, num_workers=4, epochs=1,
         model="tests.problems:digits_network", optimizer="lars",
-        lars_variant="mlperf", dtype="mixed_bfloat16", schedule="polynomial", collapse_epoch=1, weight_decay=0.01,
+        lars_variant="mlperf", dtype="mixed_bfloat16", schedule="polynomial",
+        collapse_epoch=1, weight_decay=0.01,
     )  # fmt: skip
     run(config, tmp_path / "run")
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
