@@ -18,6 +18,7 @@ TOGETHER = [
         "analysis",
         "probe_rows",
         "recorded_run",
+        "elastic",
     )
 ]
 

@@ -62,14 +62,24 @@ def vectors(num_examples=32, seed=0):
     return x, y
 
 
-def dense_network(model_class=tf_gnc.GNCModel, dropout=0.0, inputs=None):
+def dense_network(
+    model_class=tf_gnc.GNCModel, dropout=0.0, inputs=None, penalty=None
+):
     """For `vectors`: dense, BatchNorm, dense; quickly traced."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((5,)) if inputs is None else inputs
     h = keras.layers.Dense(8, activation="tanh", use_bias=False)(inputs)
     h = keras.layers.BatchNormalization(momentum=0.8)(h)
     h = keras.layers.Dropout(dropout)(h)
-    return model_class(inputs, keras.layers.Dense(CLASSES)(h))
+    last = keras.layers.Dense(CLASSES, kernel_regularizer=penalty)
+    return model_class(inputs, last(h))
+
+
+def quick_network(model_class=tf_gnc.GNCModel):
+    """For `vectors`: `full_network` without its convolution."""
+    return dense_network(
+        model_class, dropout=0.3, penalty=keras.regularizers.L2(0.01)
+    )
 
 
 def digits_network():

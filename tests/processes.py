@@ -32,25 +32,27 @@ class Results(dict):
     """What each process has returned, in a list, by scenario."""
 
     def __getitem__(self, scenario):
-        outcomes = super().__getitem__(_name_of(scenario))
+        outcomes = super().__getitem__(name_of(scenario))
         for index, (fine, outcome) in enumerate(outcomes):
             assert fine, f"In process {index}:\n{outcome}"
         return [outcome for _, outcome in outcomes]
 
 
-def run(scenarios, *, num_processes, replicas=1, timeout=TIMEOUT):
+def run(scenarios, *, num_processes, replicas=1, shared=None, timeout=TIMEOUT):
     """Runs scenarios in several processes on this machine.
 
     Args:
         scenarios: Functions of modules, in the order in which they run.
         num_processes: How many processes.
         replicas: Logical CPUs, and so replicas, of each process.
+        shared: Has the scenarios' folders, by `name_of`; a temporary one by
+            default.
         timeout: Seconds for all of it.
 
     Returns:
         `Results`.
     """
-    names = [_name_of(scenario) for scenario in scenarios]
+    names = [name_of(scenario) for scenario in scenarios]
     cluster = {"worker": _free_addresses(num_processes)}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end:
         folder = pathlib.Path(folder)
@@ -66,7 +68,8 @@ def run(scenarios, *, num_processes, replicas=1, timeout=TIMEOUT):
             output = end.enter_context((folder / f"output-{index}").open("w"))
             process = subprocess.Popen(
                 [sys.executable, "-m", "tests.processes"]
-                + [str(folder), str(replicas), str(timeout), *names],
+                + [str(folder), str(shared or folder / "shared")]
+                + [str(replicas), str(timeout), *names],
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
@@ -91,7 +94,7 @@ def error_of(call):
     return None, "no error"
 
 
-def _name_of(scenario):
+def name_of(scenario):
     return f"{scenario.__module__}:{scenario.__name__}"
 
 
@@ -127,7 +130,7 @@ def _collect(folder, names, codes):
     )
 
 
-def _main(folder, replicas, timeout, *names):
+def _main(folder, shared, replicas, timeout, *names):
     faulthandler.dump_traceback_later(float(timeout), exit=True)
     import keras
     import tensorflow as tf
@@ -143,12 +146,12 @@ def _main(folder, replicas, timeout, *names):
     for name in names:
         keras.utils.set_random_seed(1)
         keras.config.set_dtype_policy("float32")
-        shared = folder / "shared" / name
-        shared.mkdir(parents=True, exist_ok=True)
+        own = pathlib.Path(shared) / name
+        own.mkdir(parents=True, exist_ok=True)
         try:
             module, function = name.split(":")
             scenario = getattr(importlib.import_module(module), function)
-            outcome = True, scenario(strategy, shared)
+            outcome = True, scenario(strategy, own)
         except Exception:
             outcome = False, traceback.format_exc()
         draft = folder / f"draft-{index}"

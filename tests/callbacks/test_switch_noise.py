@@ -11,13 +11,14 @@ import tf_gnc
 from tests import problems
 
 M = 4
+GNC = tf_gnc.GradientNoise(alpha=1.0)
+RNC = tf_gnc.RandomNoise(alpha=0.5, seed=3)
 
 
 def _run(callbacks=(), epochs=4, noise=None, **fit):
-    x, y = problems.images(32)
-    model = problems.full_network()
+    x, y = problems.vectors(32)
     model, history = problems.trained(
-        model,
+        problems.quick_network(),
         x,
         y,
         epochs=epochs,
@@ -26,6 +27,33 @@ def _run(callbacks=(), epochs=4, noise=None, **fit):
         fit={"callbacks": list(callbacks), **fit},
     )
     return model, history
+
+
+def _tiny():
+    inputs = keras.Input((5,))
+    model = tf_gnc.GNCModel(inputs, keras.layers.Dense(3)(inputs))
+    model.compile(
+        problems.sgd(), problems.cross_entropy(), noise=GNC, num_workers=2
+    )
+    return model
+
+
+def _fit_tiny(callbacks, epochs):
+    """A step an epoch."""
+    x, y = problems.vectors(2)
+    return _tiny().fit(x, y, epochs=epochs, verbose=0, callbacks=callbacks)
+
+
+def _epochs_without_steps(callbacks, epochs):
+    """What `fit` calls at epochs, for what a callback does there."""
+    listed = keras.callbacks.CallbackList(
+        callbacks, model=_tiny(), epochs=epochs
+    )
+    listed.on_train_begin()
+    for epoch in range(epochs):
+        listed.on_epoch_begin(epoch)
+        listed.on_epoch_end(epoch, {"loss": 1.0})
+    listed.on_train_end()
 
 
 class _Note(keras.callbacks.Callback):
@@ -43,66 +71,67 @@ class _Note(keras.callbacks.Callback):
             )
 
 
-def test_switch_noise__gnc_to_rnc__is_two_fits_one_after_the_other():
-    gnc = tf_gnc.GradientNoise(alpha=1.0)
-    rnc = tf_gnc.RandomNoise(alpha=0.5, seed=3)
-    switched, _ = _run(
-        [tf_gnc.callbacks.SwitchNoise(epoch=2, noise=rnc)], noise=gnc
-    )
-    by_hand, _ = _run(epochs=2, noise=gnc)
-    by_hand.noise_rule = rnc
-    x, y = problems.images(32)
+@pytest.fixture(scope="module")
+def switched():
+    """A run from GNC to RNC, and what was noted in it."""
+    note = _Note()
+    switch = tf_gnc.callbacks.SwitchNoise(epoch=2, noise=RNC)
+    model, _ = _run([switch, note], noise=GNC)
+    return model, note
+
+
+@pytest.fixture(scope="module")
+def only_gnc():
+    model, _ = _run(noise=GNC)
+    return model
+
+
+def test_switch_noise__gnc_to_rnc__is_two_fits_one_after_the_other(
+    switched, only_gnc
+):
+    by_hand, _ = _run(epochs=2, noise=GNC)
+    by_hand.noise_rule = RNC
+    x, y = problems.vectors(32)
     by_hand.fit(
         x, y, batch_size=16, shuffle=False, verbose=0, initial_epoch=2, epochs=4
     )
-    for a, b in zip(switched.variables, by_hand.variables, strict=True):
+    for a, b in zip(switched[0].variables, by_hand.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
-    only_gnc, _ = _run(noise=gnc)
     difference = problems.largest_difference(
-        problems.float_weights(switched), problems.float_weights(only_gnc)
+        problems.float_weights(switched[0]), problems.float_weights(only_gnc)
     )
     assert difference > 1e-4
 
 
-def test_switch_noise__after_the_switch__old_memory_is_freed():
-    note = _Note()
-    gnc, rnc = tf_gnc.GradientNoise(1.0), tf_gnc.RandomNoise(0.5, seed=3)
-    model, _ = _run([tf_gnc.callbacks.SwitchNoise(2, rnc), note], noise=gnc)
-    assert note.rules == [gnc, gnc, rnc, rnc]
+def test_switch_noise__after_the_switch__old_memory_is_freed(switched):
+    model, note = switched
+    assert note.rules == [GNC, GNC, RNC, RNC]
     gc.collect()
     assert note.first_memory() is None
     assert model.step_plan.memory is None
 
 
 def test_switch_noise__run_that_starts_later__switches_at_once():
-    note, rnc = _Note(), tf_gnc.RandomNoise(0.5, seed=3)
-    _run(
-        [tf_gnc.callbacks.SwitchNoise(2, rnc), note],
-        epochs=5,
-        noise=tf_gnc.GradientNoise(1.0),
-        initial_epoch=3,
-    )
-    assert note.rules == [rnc, rnc]
+    note = _Note()
+    switch = tf_gnc.callbacks.SwitchNoise(2, RNC)
+    _run([switch, note], epochs=5, noise=GNC, initial_epoch=3)
+    assert note.rules == [RNC, RNC]
 
 
 @pytest.mark.parametrize("replicas", [2])
-def test_switch_noise__two_replicas__same_run_as_one(replicas):
-    def run():
-        switch = tf_gnc.callbacks.SwitchNoise(
-            2, tf_gnc.RandomNoise(0.5, seed=3)
-        )
-        return _run([switch], noise=tf_gnc.GradientNoise(1.0))[0]
-
-    one = problems.float_weights(run())
+def test_switch_noise__two_replicas__same_run_as_one(replicas, switched):
     with problems.mirrored(replicas):
-        two = problems.float_weights(run())
-    assert problems.largest_difference(one, two) < 1e-5
+        two, _ = _run([tf_gnc.callbacks.SwitchNoise(2, RNC)], noise=GNC)
+    difference = problems.largest_difference(
+        problems.float_weights(switched[0]), problems.float_weights(two)
+    )
+    assert difference < 1e-5
 
 
 def test_switch_noise__beyond_the_run__error_names_both():
     switch = tf_gnc.callbacks.SwitchNoise(4, None)
     with pytest.raises(ValueError, match="epoch=4 with epochs=4"):
-        _run([switch], noise=tf_gnc.GradientNoise(1.0))
+        _run([switch], noise=GNC)
 
 
 @pytest.mark.parametrize(
@@ -126,24 +155,23 @@ def test_switch_noise__stock_keras_model__error_says_what_it_needs():
         problems.trained(model, x, y, fit={"callbacks": [switch]})
 
 
-def test_alpha_schedule__of_the_epoch__is_logged_and_in_force():
+def test_alpha_schedule__of_the_epoch__is_logged_and_in_force(only_gnc):
     schedule = tf_gnc.callbacks.AlphaSchedule(lambda epoch: 0.5 * epoch)
-    model, history = _run([schedule], noise=tf_gnc.GradientNoise(1.0))
+    model, history = _run([schedule], noise=GNC)
     assert history["alpha"] == [0.0, 0.5, 1.0, 1.5]
     constant = tf_gnc.callbacks.AlphaSchedule(lambda epoch: 1.0)
     same, _ = _run([constant], noise=tf_gnc.GradientNoise(0.0))
-    plain, _ = _run(noise=tf_gnc.GradientNoise(1.0))
-    for a, b in zip(same.variables, plain.variables, strict=True):
+    for a, b in zip(same.variables, only_gnc.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     difference = problems.largest_difference(
-        problems.float_weights(model), problems.float_weights(plain)
+        problems.float_weights(model), problems.float_weights(only_gnc)
     )
     assert difference > 1e-4
 
 
 def test_alpha_schedule__of_epoch_and_alpha__builds_on_the_last():
     schedule = tf_gnc.callbacks.AlphaSchedule(lambda epoch, alpha: alpha / 2)
-    _, history = _run([schedule], noise=tf_gnc.GradientNoise(1.0), epochs=3)
+    history = _fit_tiny([schedule], epochs=3).history
     assert history["alpha"] == [0.5, 0.25, 0.125]
 
 
@@ -152,7 +180,7 @@ def test_alpha_schedule__bad_values__errors_show_them():
         tf_gnc.callbacks.AlphaSchedule(0.1)
     negative = tf_gnc.callbacks.AlphaSchedule(lambda epoch: -0.5)
     with pytest.raises(ValueError, match="alpha=-0.5"):
-        _run([negative], noise=tf_gnc.GradientNoise(1.0))
+        _fit_tiny([negative], epochs=4)
 
 
 class _Measured(keras.callbacks.Callback):
@@ -184,19 +212,26 @@ class _Measured(keras.callbacks.Callback):
 def test_switch_on_drop__measured_numbers__switches_in_the_epoch_after(
     values, settings, first
 ):
-    gnc, rnc = tf_gnc.GradientNoise(0.1), tf_gnc.RandomNoise(0.1)
     note = _Note()
-    switch = tf_gnc.callbacks.SwitchNoiseOnDrop(rnc, "measured", **settings)
-    _run([_Measured([*values, 1.0]), switch, note], epochs=6, noise=gnc)
-    want = [gnc if first is None or e < first else rnc for e in range(6)]
+    switch = tf_gnc.callbacks.SwitchNoiseOnDrop(RNC, "measured", **settings)
+    callbacks = [_Measured([*values, 1.0]), switch, note]
+    _epochs_without_steps(callbacks, epochs=6)
+    want = [GNC if first is None or e < first else RNC for e in range(6)]
     assert note.rules == want
     assert switch.switched == (first is not None)
+
+
+def test_switch_on_drop__in_fit__switches():
+    note = _Note()
+    switch = tf_gnc.callbacks.SwitchNoiseOnDrop(RNC, "measured")
+    _fit_tiny([_Measured([1.0, 0.4, 0.4]), switch, note], epochs=3)
+    assert note.rules == [GNC, GNC, RNC]
 
 
 def test_switch_on_drop__number_never_measured__says_so():
     switch = tf_gnc.callbacks.SwitchNoiseOnDrop(None, "measured")
     with pytest.warns(UserWarning, match="none of them had"):
-        _run([switch], epochs=1, noise=tf_gnc.GradientNoise(0.1))
+        _fit_tiny([switch], epochs=1)
 
 
 @pytest.mark.parametrize(

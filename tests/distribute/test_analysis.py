@@ -18,20 +18,21 @@ M, ROWS = 4, 16
 
 def measures(strategy, folder):
     """All of them, after two steps with much noise."""
+    keras.backend.clear_session(free_memory=False)  # Names are counted anew.
     with strategy.scope():
-        model = problems.full_network()
+        model = problems.quick_network()
         model.compile(
             problems.sgd(),
             problems.cross_entropy(),
             noise=tf_gnc.GradientNoise(alpha=1.0),
             num_workers=M,
         )
-    x, y = problems.images(2 * ROWS, seed=5)
+    x, y = problems.vectors(2 * ROWS, seed=5)
     model.fit(x, y, batch_size=ROWS, shuffle=False, verbose=0)
     before = [v.numpy() for v in model.variables]
-    batch = problems.images(ROWS, seed=3)
+    batch = problems.vectors(ROWS, seed=3)
     # 16 + 13 rows: on two replicas the last row is a piece of the second.
-    data = tf.data.Dataset.from_tensor_slices(problems.images(29)).batch(8)
+    data = tf.data.Dataset.from_tensor_slices(problems.vectors(29)).batch(8)
     found = {
         "similarity": analysis.similarity(model, batch, data),
         "spectrum": analysis.spectrum(model),
@@ -52,7 +53,6 @@ def measures(strategy, folder):
 
 
 def _alone(strategy=None):
-    keras.backend.clear_session(free_memory=False)  # Names are counted anew.
     keras.utils.set_random_seed(1)
     return measures(strategy or tf.distribute.get_strategy(), None)[0]
 
@@ -63,8 +63,8 @@ def expected():
 
 
 @pytest.fixture
-def in_two_processes(two_that_measure):
-    return two_that_measure[measures]
+def in_two_processes(two_processes):
+    return two_processes[measures]
 
 
 def _assert_near(found, expected, where=""):

@@ -205,9 +205,6 @@ def test_writable__one_process__is_the_path_itself(replicas, tmp_path):
 def test_writable__not_the_chief__is_elsewhere_and_thrown_away(
     monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(
-        chief._keras_compat, "in_several_processes", lambda strategy: True
-    )
     monkeypatch.setattr(chief, "is_chief", lambda strategy: False)
     with pytest.raises(RuntimeError, match="inside"):
         with chief.writable(tmp_path / "a.keras", None) as path:

@@ -41,8 +41,8 @@ def recorded(strategy, folder):
 
 
 @pytest.fixture
-def in_two(two_that_measure):
-    return two_that_measure[recorded]
+def in_two(two_processes):
+    return two_processes[recorded]
 
 
 def test_recording__two_processes__one_file_of_whole_rows(in_two):

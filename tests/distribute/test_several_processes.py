@@ -15,8 +15,9 @@ import tf_gnc
 from tests import problems, processes
 from tf_gnc import _keras_compat
 from tf_gnc.distribute import process_index, sharding
+from tf_gnc.step.control import control_of
 
-M = 8
+M = 8  # 12 where three processes share them
 RULES = {
     "none": lambda: None,
     "gnc": lambda: tf_gnc.GradientNoise(alpha=1.0),
@@ -24,7 +25,9 @@ RULES = {
 }
 
 
-def _compiled(strategy, rule="gnc", network=problems.full_network, **arguments):
+def _compiled(
+    strategy, rule="gnc", network=problems.quick_network, **arguments
+):
     with strategy.scope():
         model = network()
         arguments = {
@@ -66,10 +69,11 @@ def _vectors(num_steps):
 # One run.
 
 
-def _twelve_steps(strategy, rule, **arguments):
-    x, y = problems.images(64)
+def _run(strategy, rule, **arguments):
+    """Four steps of 32 rows."""
     model = _compiled(strategy, rule, metrics=["accuracy"])
-    arguments = {"epochs": 6, "shuffle": False, "verbose": 0, **arguments}
+    arguments = {"epochs": 2, "shuffle": False, "verbose": 0, **arguments}
+    x, y = problems.vectors(64)
     history = model.fit(x, y, batch_size=32, **arguments).history
     return {
         "states": _states(model),
@@ -79,33 +83,28 @@ def _twelve_steps(strategy, rule, **arguments):
 
 
 def none(strategy, folder):
-    return _twelve_steps(strategy, "none")
-
-
-def gnc(strategy, folder):
-    """Numbers of rows that neither replicas nor batches divide."""
-    x, y = problems.images(23, seed=1)
-    return _twelve_steps(
-        strategy, "gnc", validation_data=(x, y), validation_batch_size=8
-    )
-
-
-def rnc(strategy, folder):
-    return _twelve_steps(strategy, "rnc")
+    return _run(strategy, "none")
 
 
 def switch(strategy, folder):
-    callback = tf_gnc.callbacks.SwitchNoise(3, RULES["rnc"]())
-    return _twelve_steps(strategy, "gnc", callbacks=[callback])
+    """From GNC to RNC, and validation rows that nothing divides."""
+    return _run(
+        strategy,
+        "gnc",
+        epochs=4,
+        callbacks=[tf_gnc.callbacks.SwitchNoise(2, RULES["rnc"]())],
+        validation_data=problems.vectors(23, seed=1),
+        validation_batch_size=8,
+    )
 
 
 def shuffled(strategy, folder):
-    model = _compiled(strategy, network=problems.dense_network)
+    model = _compiled(strategy, network=problems.dense_network, num_workers=12)
     recorder = Recorder()
     random.seed(process_index(strategy))  # The first process's counts.
     model.fit(
-        *_vectors(4),
-        batch_size=16,
+        *problems.vectors(96),
+        batch_size=24,
         epochs=2,
         verbose=0,
         callbacks=[recorder],
@@ -164,8 +163,9 @@ def _train_graph(model, strategy):
 
 
 def reductions(strategy, folder):
+    """What is reduced with each optimizer, while probing and by Keras."""
     found = {}
-    for name, optimizer in OPTIMIZERS.items():
+    for name, optimizer in {**OPTIMIZERS, "probing": OPTIMIZERS["sgd"]}.items():
         with strategy.scope():
             optimizer = optimizer(0.1)
         model = _compiled(
@@ -174,6 +174,7 @@ def reductions(strategy, folder):
             optimizer=optimizer,
             metrics=["accuracy"],
         )
+        control_of(model).keeps_table = name == "probing"
         found[name] = _reductions(_train_graph(model, strategy))
     with strategy.scope():
         stock = problems.dense_network(Stock)
@@ -207,6 +208,7 @@ def _nan(strategy, **arguments):
         "before": recorder.states,
         "after": after,
         "later": _states(model),
+        "weights": problems.float_weights(model),
     }
 
 
@@ -216,6 +218,10 @@ def nan(strategy, folder):
 
 def nan_two_steps_a_call(strategy, folder):
     return _nan(strategy, steps_per_execution=2)
+
+
+def nan_eager(strategy, folder):
+    return _nan(strategy, run_eagerly=True)
 
 
 def overflow(strategy, folder):
@@ -269,33 +275,16 @@ def early_stopping(strategy, folder):
     return history, recorder.logs, _states(model)
 
 
-def eager(strategy, folder):
-    return _dense_weights(strategy, run_eagerly=True)
-
-
-def two_steps_a_call(strategy, folder):
-    return _dense_weights(strategy, steps_per_execution=2)
-
-
-def _dense_weights(strategy, **arguments):
-    model = _compiled(strategy, network=problems.dense_network, **arguments)
-    model.fit(*_vectors(4), batch_size=16, shuffle=False, verbose=0)
-    return problems.float_weights(model)
-
-
 SCENARIOS = [
     none,
-    gnc,
-    rnc,
     switch,
     shuffled,
     reductions,
     nan,
     nan_two_steps_a_call,
+    nan_eager,
     overflow,
     early_stopping,
-    eager,
-    two_steps_a_call,
 ]
 
 
@@ -332,53 +321,66 @@ def _assert_near(results, expected):
             )
 
 
-@pytest.mark.parametrize("scenario", [none, gnc, rnc, switch])
-def test_fit__two_processes__are_one_run(two_processes, scenario):
+@pytest.fixture(scope="module")
+def alone():
+    """What some scenarios give here, without a strategy."""
+    return {scenario: _alone(scenario) for scenario in (none, switch, nan)}
+
+
+# One run with GNC, RNC after it, dropout, penalty and validation does for all:
+# where the workers are isn't asked for by any of them.
+
+
+@pytest.mark.parametrize("scenario", [none, switch])
+def test_fit__two_processes__are_one_run(two_processes, alone, scenario):
     first, second = two_processes[scenario]
     _assert_one_run(first["states"], second["states"])
     assert first["history"] == second["history"]
-    _assert_near([first], _alone(scenario))
+    _assert_near([first], alone[scenario])
 
 
-def test_fit__two_processes_of_two_replicas__are_one_run(two_times_two):
+def test_fit__two_processes_of_two_replicas__are_one_run(two_times_two, alone):
     first, second = two_times_two[switch]
     _assert_one_run(first["states"], second["states"])
     assert first["history"] == second["history"]
-    _assert_near([first], _alone(switch))
+    _assert_near([first], alone[switch])
 
 
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_fit__mirrored_replicas_and_a_switch__are_one_run(replicas):
-    result = _in_one(switch, replicas)
-    _assert_near([result], _alone(switch))
+def test_fit__mirrored_replicas_and_a_switch__are_one_run(replicas, alone):
+    _assert_near([_in_one(switch, replicas)], alone[switch])
 
 
-def test_fit__one_device_strategy__is_no_strategy():
+def test_fit__one_device_strategy__is_no_strategy(alone):
     strategy = tf.distribute.OneDeviceStrategy("CPU:0")
     keras.utils.set_random_seed(1)
-    _assert_one_run(_alone(gnc)["states"], gnc(strategy, None)["states"])
+    states = switch(strategy, None)["states"]
+    _assert_one_run(alone[switch]["states"], states)
 
 
 def test_fit__shuffled_arrays__one_order_wherever_the_workers_are(
-    two_processes, two_times_two, in_four_processes
+    two_processes, two_times_two, in_three_processes
 ):
     runs = [
         result
-        for results in (two_processes, two_times_two, in_four_processes)
+        for results in (two_processes, two_times_two, in_three_processes)
         for result in results[shuffled]
     ]
-    assert len(runs) == 2 + 2 + 4
+    assert len(runs) == 2 + 2 + 3
     for run in runs[1:]:
         difference = problems.largest_difference(
             runs[0]["weights"], run["weights"]
         )
         assert difference < 1e-5
-    _assert_one_run(*(run["states"] for run in runs[-4:]))
+    _assert_one_run(*(run["states"] for run in runs[-3:]))
     # The order isn't that of the arrays.
     model = _compiled(
-        tf.distribute.get_strategy(), network=problems.dense_network
+        tf.distribute.get_strategy(),
+        network=problems.dense_network,
+        num_workers=12,
     )
-    model.fit(*_vectors(4), batch_size=16, epochs=2, shuffle=False, verbose=0)
+    x, y = problems.vectors(96)
+    model.fit(x, y, batch_size=24, epochs=2, shuffle=False, verbose=0)
     unshuffled = problems.float_weights(model)
     assert problems.largest_difference(runs[0]["weights"], unshuffled) > 1e-3
 
@@ -387,20 +389,29 @@ def test_train_function__any_optimizer__one_large_all_reduce_and_one_small(
     two_processes,
 ):
     for found, num_trainable, num_statistics in two_processes[reductions]:
-        stock = found.pop("stock")
         # Stock Keras: the gradients, and the loss alone in its logs.
-        assert stock == [num_trainable, 1]
+        assert found["stock"] == [num_trainable, 1]
         # Ours: moving statistics and four signals travel with them; the logs
         # are loss and accuracy.
         expected = [num_trainable + num_statistics + 4, 2]
-        assert found == dict.fromkeys(OPTIMIZERS, expected)
+        assert {name: found[name] for name in OPTIMIZERS} == dict.fromkeys(
+            OPTIMIZERS, expected
+        )
+
+
+def test_train_function__probing__still_one_large_all_reduce(two_processes):
+    for found, _, _ in two_processes[reductions]:
+        large, logs = found["sgd"]
+        # A column of four for each of the workers travels along.
+        assert found["probing"] == [large + 4 * M, logs]
 
 
 @pytest.mark.parametrize(
-    ("scenario", "calls"), [(nan, 2), (nan_two_steps_a_call, 1)]
+    ("scenario", "calls"),
+    [(nan, 2), (nan_two_steps_a_call, 1), (nan_eager, 2)],
 )
 def test_fit__nan_in_one_process__stops_all_before_the_step(
-    two_processes, scenario, calls
+    two_processes, alone, scenario, calls
 ):
     first, second = two_processes[scenario]
     for result in (first, second):
@@ -410,11 +421,17 @@ def test_fit__nan_in_one_process__stops_all_before_the_step(
         assert "in step 1." in text
         assert len(result["before"]) == calls
         # Those before step 1, as in the run that looks at each step.
-        expected = two_processes[nan][0]["before"][1]
+        looks = result if calls == 2 else two_processes[nan][0]
+        expected = looks["before"][1]
         _assert_one_run(expected, result["after"])
         # They can go on.
         assert all(np.isfinite(v).all() for v in result["later"])
     _assert_one_run(first["later"], second["later"])
+    # As a run in one process does.
+    difference = problems.largest_difference(
+        alone[nan]["weights"], first["weights"]
+    )
+    assert difference < 1e-5
 
 
 def test_fit__overflow_in_one_process__both_skip_the_step(two_processes):
@@ -445,11 +462,3 @@ def test_early_stopping__two_processes__stop_at_the_same_epoch(two_processes):
     assert history == other[0]
     assert logs == other[1]
     _assert_one_run(states, other[2])
-
-
-@pytest.mark.parametrize("scenario", [eager, two_steps_a_call])
-def test_fit__eager_or_two_steps_a_call__same_run(two_processes, scenario):
-    expected = _dense_weights(tf.distribute.get_strategy())
-    first, second = two_processes[scenario]
-    assert problems.largest_difference(expected, first) < 1e-5
-    _assert_one_run(first, second)
