@@ -28,8 +28,8 @@ SLOWEST = TOGETHER + [
     for name in (
         "callbacks/test_backup",
         "test_kill",
-        "step/test_step_table",
         "cli/test_compare",
+        "step/test_train_step",
         "test_keras_compat",
         "test_notebooks",
         "distribute/test_strategies",

@@ -74,7 +74,7 @@ def test_data_set__one_entry__brings_its_defaults(stripes):
 
 
 def test_data_set__one_entry__passes_the_doctor(stripes, capfd):
-    assert main(["doctor", "--dataset=stripes", "--method=dpsgd"]) == 0
+    assert main(["doctor", "--dataset=stripes"]) == 0
     assert "stripes, resnet8" in capfd.readouterr().out
 
 

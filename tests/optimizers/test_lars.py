@@ -337,8 +337,8 @@ def _batches():
     return [(x[i : i + B], y[i : i + B]) for i in range(0, len(x), B)]
 
 
-# The forms differ in what they make of a gradient that is the mean already:
-# one of a velocity with the rate in it, and the two without.
+# LARS sees the mean gradient only, so a form of each kind of velocity is
+# enough: with the learning rate in it, without it, and with a clipped ratio.
 @pytest.mark.parametrize("form", ["paper", "tf_models, velocity", "larc"])
 def test_lars__two_replicas__equal_one(form):
     # Vectors follow the plain rate, so it must suit them; tau makes up for it.
