@@ -280,3 +280,16 @@ def test_step_decay__illegal_argument__error_names_it(arguments, message):
     with pytest.raises(ValueError, match=message):
         schedules.StepDecay(*arguments)
     schedules.StepDecay(0, [1, 2], 1)  # the edges themselves are legal
+
+
+def test_config__subclass_with_an_argument_of_its_own__round_trip():
+    class ToTen(schedules.WarmUp):
+        def __init__(self, rate, **kwargs):
+            super().__init__(then=rate, steps=10, **kwargs)
+
+        def get_config(self):
+            return {**super().get_config(), "rate": self.then, "start": 0.25}
+
+    config = ToTen(0.5, start=0.25).get_config()
+    assert config == {"rate": 0.5, "start": 0.25}
+    assert ToTen.from_config(config).then == 0.5

@@ -34,6 +34,7 @@ class ExactSchedule(LearningRateSchedule):
         return {
             name: _to_config(getattr(self, name))
             for name in inspect.signature(type(self)).parameters
+            if hasattr(self, name)  # A subclass may add others by itself.
         }
 
     @classmethod
