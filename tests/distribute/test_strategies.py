@@ -543,24 +543,6 @@ def test_make_strategy__two_real_processes__meet_in_the_order_of_replicas():
     assert said[1][0].split() == ["3", "1", "1", "2", "False", "RING"]
 
 
-def test_import__distribute__leaves_tensorflow_alone():
-    # As the command line has it, where the launcher lives.
-    program = """
-        import sys
-        sys.argv = ["tf-gnc"]
-        import tf_gnc.distribute
-        print("make_strategy" in dir(tf_gnc.distribute))
-        print("tensorflow" in sys.modules or "keras" in sys.modules)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.stdout.split() == ["True", "False"], done.stderr
-
-
 def test_take_sigterm_back__pythons_own_handler__is_in_force_again():
     source = (
         "import ctypes, os, signal\n"

@@ -222,3 +222,15 @@ def _runs(pid):
     except FileNotFoundError:
         return False
     return state.split()[0] != "Z"
+
+
+def test_import__of_this_folder__leaves_tensorflow_and_keras_alone():
+    modules = "addresses child group launcher output pool processes".split()
+    program = "".join(f"import tf_gnc.launch.{name}\n" for name in modules)
+    program += (
+        "import sys; print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    assert done.stdout == "[]\n", done.stderr

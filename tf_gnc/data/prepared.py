@@ -42,11 +42,7 @@ def locate(
     if directory is not None:
         return directory
     if download:
-        import tensorflow_datasets as tfds
-
-        builder = tfds.builder(name, data_dir=data_dir)
-        builder.download_and_prepare()
-        return os.fspath(builder.data_path)
+        return _download(name, data_dir)
     call = f"tfds.load({name!r}, data_dir={data_dir!r})"
     how = how or (
         "allow the download with download=True (--download), or run: "
@@ -109,6 +105,14 @@ def read_files(
         preprocess=preprocess,
         image_size=image_size,
     )
+
+
+def _download(name: str, data_dir: str) -> str:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=data_dir)
+    builder.download_and_prepare()
+    return os.fspath(builder.data_path)
 
 
 def _find_records(builder: "tfds.core.DatasetBuilder", split: str) -> Records:
