@@ -28,6 +28,7 @@ FLOORS = {
         "_registration",
         "_version",
         "_versions",
+        "layers",
         "threads",
     ],
     1: [

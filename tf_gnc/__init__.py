@@ -27,7 +27,8 @@ floors and its own folder only.
              store         backups that a kill can't spoil
              launch        processes on this machine; no TensorFlow
              _settings     a setting described once: checks, flags and help
-    floor 0  _batch, _check, _files, _registration, _versions, threads
+    floor 0  layers        a quicker batch normalization
+             _batch, _check, _files, _registration, _versions, threads
              _keras_compat  the only place for private names of Keras
 
 The versions of TensorFlow and Keras are checked, and neither is imported,
@@ -55,6 +56,7 @@ _EXPORTS = {
     "distribute": None,
     "doctor": None,
     "experiments": None,
+    "layers": None,
     "losses": None,
     "models": None,
     "optimizers": None,

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 # The modules whose import registers all classes of ours.
 MODULES = (
+    "tf_gnc.layers",
     "tf_gnc.losses",
     "tf_gnc.noise",
     "tf_gnc.optimizers",

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_gnc import _check, _keras_compat
 from tf_gnc.distribute import chief
+from tf_gnc.layers.fuse import with_stock_batch_norm
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import fit_arguments, workers
 from tf_gnc.step.control import control_of
@@ -199,8 +200,9 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     def to_keras(self) -> keras.Model:
         """Returns a plain Keras model on the same layers and weights.
 
-        What it saves loads without tf_gnc. It is not compiled, and shares its
-        weights with this model.
+        What it saves loads without tf_gnc: its batch normalizations are
+        Keras's own. It is not compiled, and shares its weights with this
+        model.
 
         Raises:
             TypeError: If the model was not made from inputs and outputs: a
@@ -210,7 +212,7 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
             plain = keras.Sequential(self.layers, name=self.name)
             if self.built and not plain.built:
                 plain.build(self.input_shape)
-            return plain
+            return with_stock_batch_norm(plain)
         if getattr(self, "inputs", None) is None:
             raise TypeError(
                 "`to_keras` needs a model made from inputs and outputs, got "
@@ -221,7 +223,8 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
             )
         structure = keras.tree.pack_sequence_as
         inputs = structure(self.input, self.inputs)
-        return keras.Model(inputs, self.output, name=self.name)
+        plain = keras.Model(inputs, self.output, name=self.name)
+        return with_stock_batch_norm(plain)
 
     def _set_noise(self, rule: NoiseRule | None) -> None:
         remembers = rule is not None and rule.remembers_gradients
