@@ -25,7 +25,7 @@ import traceback
 
 ROOT = pathlib.Path(__file__).parents[1]
 # For a deadlock: nothing else waits for it.
-TIMEOUT = 270
+TIMEOUT = 560
 
 
 class Results(dict):

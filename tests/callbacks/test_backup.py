@@ -28,7 +28,7 @@ def exactly():
     """How each of the runs in exact.py went."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.callbacks.exact"],
-        cwd=ROOT, capture_output=True, text=True, timeout=280,
+        cwd=ROOT, capture_output=True, text=True, timeout=560,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == len(exact.SCENARIOS), done.stderr

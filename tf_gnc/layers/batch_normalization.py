@@ -32,10 +32,6 @@ class BatchNormalization(keras.layers.BatchNormalization):
     weights go from one layer to the other. `tf_gnc.layers.fuse_batch_norm`
     puts this layer into a finished model.
 
-    Args:
-        *args: As for `keras.layers.BatchNormalization`.
-        **kwargs: As for `keras.layers.BatchNormalization`.
-
     Example:
         >>> layer = BatchNormalization()
         >>> x = np.array([1.0, 3.0], "float32").reshape(2, 1, 1, 1)
