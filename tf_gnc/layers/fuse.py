@@ -45,7 +45,7 @@ def exchange(model: keras.Model, old: type, new: type) -> keras.Model:
         raise TypeError(
             "`model` must be a functional or Sequential model, got the "
             f"subclassed model {type(model).__name__}. Its layers are made "
-            f"in its own code: write {new.__module__}.{new.__name__} there."
+            f"in its own code: write tf_gnc.layers.{new.__name__} there."
         )
     return keras.models.clone_model(
         model,
