@@ -67,7 +67,8 @@ def test_call__types_of_activations__is_kerass_layer_in_float64(
     allowed = rounding[policy.compute_dtype]
     assert outputs.dtype == policy.compute_dtype
     assert _largest([outputs], [oracle[0]]) < allowed
-    assert _largest(gradients, oracle[1]) < 4 * allowed
+    several_roundings = 1 if policy.compute_dtype == "float32" else 4
+    assert _largest(gradients, oracle[1]) < several_roundings * allowed
     assert _largest(moving, oracle[2]) < 1e-6
     assert all(v.dtype == "float32" for v in moving)
 

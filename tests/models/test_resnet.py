@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+import tf_gnc
 from tf_gnc import models
+from tf_gnc.models import MODELS
 from tf_gnc.models.resnet import resnet, shortcut_identity
 
 
@@ -212,3 +214,15 @@ def test_batch_norm_settings__illegal__error_names_it(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.BatchNormSettings(**arguments)
     assert models.BatchNormSettings(momentum=1).momentum == 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_build__every_model__trains_fused_and_is_handed_out_as_stock_keras(
+    name,
+):
+    shape = (64, 64, 3) if "50" in name else (8, 8, 3)
+    model = models.build(name, 10, shape, model_class=tf_gnc.GNCModel)
+    norms = [v for v in model.layers if v.name.endswith("_norm")]
+    assert norms
+    assert all(isinstance(v, tf_gnc.layers.BatchNormalization) for v in norms)
+    assert "tf_gnc" not in model.to_keras().to_json()

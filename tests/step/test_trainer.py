@@ -442,3 +442,23 @@ def test_fit__under_a_strategy__makes_no_variable_once_steps_have_begun():
     assert begun
     assert len(made) > 30
     assert not any(made)
+
+
+@pytest.mark.parametrize(
+    "layer_class",
+    [keras.layers.BatchNormalization, tf_gnc.layers.BatchNormalization],
+)
+def test_fit__synchronized_batch_norm__is_refused_among_workers(layer_class):
+    inputs = keras.Input((4,))
+    h = layer_class(synchronized=True, name="sync")(inputs)
+    model = tf_gnc.GNCModel(inputs, keras.layers.Dense(1)(h))
+    x, y = np.ones((8, 4)), np.ones((8, 1))
+    model.compile("sgd", "mse", num_workers=2)
+    with pytest.raises(ValueError, match="'sync'. Each worker normalizes"):
+        model.fit(x, y, verbose=0)
+    model.get_layer("sync").trainable = False
+    model.compile("sgd", "mse", num_workers=2)
+    model.fit(x, y, verbose=0)
+    model.get_layer("sync").trainable = True
+    model.compile("sgd", "mse", num_workers=1)  # Keras's own step
+    model.fit(x, y, verbose=0)

@@ -30,6 +30,7 @@ from tf_gnc._keras_compat.step import (
     global_seed_generator,
     is_built,
     is_seed_state,
+    layers_of,
     mask_of,
     set_mask,
     update_loss_tracker,

@@ -11,9 +11,17 @@ def is_built(model: keras.Model) -> bool:
     """Tells whether a model and all layers in it have their variables.
 
     Why: `built` of a subclassed model may be true while its layers wait for
-    their first call; the list of all layers, nested ones too, is private.
+    their first call.
     """
-    return all(layer.built for layer in model._flatten_layers())
+    return all(layer.built for layer in layers_of(model))
+
+
+def layers_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns a model and all layers in it, nested ones too.
+
+    Why: the public list has the outermost alone.
+    """
+    return list(model._flatten_layers())
 
 
 def build(model: keras.Model, data: Any) -> None:

@@ -38,10 +38,15 @@ def with_stock_batch_norm(model: keras.Model) -> keras.Model:
     return exchange(model, BatchNormalization, keras.layers.BatchNormalization)
 
 
+def has_own_call(model: keras.Model) -> bool:
+    """Tells whether a model is code of its own, no graph of layers."""
+    is_graph = getattr(model, "inputs", None) is not None
+    return not (is_graph or isinstance(model, keras.Sequential))
+
+
 def exchange(model: keras.Model, old: type, new: type) -> keras.Model:
     """Returns the model with layers of type `new` where `old` ones were."""
-    is_sequential = isinstance(model, keras.Sequential)
-    if not is_sequential and getattr(model, "inputs", None) is None:
+    if has_own_call(model):
         raise TypeError(
             "`model` must be a functional or Sequential model, got the "
             f"subclassed model {type(model).__name__}. Its layers are made "

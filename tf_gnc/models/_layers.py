@@ -1,4 +1,4 @@
-"""The parts of the residual networks: stock Keras layers with our settings."""
+"""The parts of the residual networks: layers with our settings."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from tf_gnc import _check
+from tf_gnc.layers import BatchNormalization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def conv_norm(
     )(x)
     if norm is None:
         return x
-    return layers.BatchNormalization(
+    return BatchNormalization(
         momentum=norm.momentum,
         epsilon=norm.epsilon,
         gamma_initializer=gamma,

@@ -46,7 +46,9 @@ class WeightLayout:
         flat = [
             tf.zeros([size], self.dtype)
             if tensor is None
-            else tf.reshape(tf.cast(tensor, self.dtype), [size])
+            else tf.reshape(
+                tf.cast(tf.convert_to_tensor(tensor), self.dtype), [size]
+            )
             for tensor, size in zip(tensors, self.sizes, strict=True)
         ]
         return tf.concat(flat, axis=0)

@@ -20,6 +20,7 @@ from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import workers
 from tf_gnc.step.control import control_of
 from tf_gnc.step.gradient_memory import GradientMemory, MemoryStep
+from tf_gnc.step.row_gradients import tables_of
 from tf_gnc.step.signals import Signals
 from tf_gnc.step.step_table import StepTableWriter
 
@@ -43,6 +44,7 @@ class StepPlan:
             self.per_replica, self.num_replicas
         )
         self.variables = list(model.trainable_variables)
+        self._tables = tables_of(model)
         dtypes = {v.dtype for v in self.variables}
         dtype = "float64" if "float64" in dtypes else "float32"
         self.layout = WeightLayout([v.shape for v in self.variables], dtype)
@@ -67,6 +69,8 @@ class StepPlan:
             if not model.optimizer.built:
                 model.optimizer.build(self.variables)
         self.keep_table(control_of(model).keeps_table, strategy)
+        if not self.is_plain:
+            check_layers(model)
 
     def keep_table(
         self, wanted: bool, strategy: tf.distribute.Strategy
@@ -79,14 +83,37 @@ class StepPlan:
                     self.num_workers, self.num_replicas, self.layout.dtype
                 )
 
+    @property
+    def tables(self) -> list[keras.Variable]:
+        """The variables whose gradients may come by rows, `tf.IndexedSlices`.
+
+        None where gradients are remembered, measured or cross replicas.
+        """
+        dense = self.memory or self.table or self.num_replicas > 1
+        return [] if dense else self._tables
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is stock Keras's: one worker, no noise, no table."""
+        return self.num_workers == 1 and self.rule is None and not self.table
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a step needs the weights as one vector."""
+        return self.rule is not None or self.table is not None
+
     def first_worker(self) -> tf.Tensor | int:
         """Returns the global index of this replica's first worker."""
         context = tf.distribute.get_replica_context()
         return context.replica_id_in_sync_group * self.per_replica
 
+    def values(self) -> list[tf.Tensor]:
+        """Returns the clean weights x, a tensor for each variable."""
+        return [tf.convert_to_tensor(v.value) for v in self.variables]
+
     def clean_weights(self) -> tf.Tensor:
         """Returns the clean weights x, shape `(P,)`."""
-        return self.layout.pack([v.value for v in self.variables])
+        return self.layout.pack(self.values())
 
     def begin_step(self) -> MemoryStep | None:
         """Returns this replica's memory for a step, None if the rule has none.
@@ -160,24 +187,6 @@ class StepPlan:
             ]
         )
 
-    def gradients(
-        self, gradient: tf.Tensor, connected: list[bool]
-    ) -> list[tf.Tensor | None]:
-        """Returns a gradient of shape `(P,)` as one tensor for each variable.
-
-        They have the variables' dtypes. As in stock Keras it is None where
-        the loss doesn't depend on the variable, which isn't `connected`.
-        """
-        return [
-            tf.cast(part, variable.dtype) if has_gradient else None
-            for part, variable, has_gradient in zip(
-                self.layout.unpack(gradient),
-                self.variables,
-                connected,
-                strict=True,
-            )
-        ]
-
     def raise_fault(self, strategy: tf.distribute.Strategy) -> None:
         """Raises what a step has recorded, after emptying the memory."""
         try:
@@ -208,6 +217,21 @@ def check_rule(noise: Any) -> None:
             "tf_gnc.GradientNoise(alpha=0.1), or None, got "
             f"noise={noise!r}."
         )
+
+
+def check_layers(model: keras.Model) -> None:
+    """Raises a ValueError if a layer of the model averages over replicas."""
+    for layer in _keras_compat.layers_of(model):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        if is_norm and layer.synchronized and layer.trainable:
+            raise ValueError(
+                "A batch normalization must not be synchronized in a model "
+                "that trains with several workers, got synchronized=True for "
+                f"the layer {layer.name!r}. Each worker normalizes with its "
+                "own examples, as in the paper, and replicas meet once a step. "
+                "Leave `synchronized` out; the moving statistics become the "
+                "mean over all workers."
+            )
 
 
 def check_accumulation(

@@ -14,16 +14,25 @@ from tf_gnc.step import workers
 from tf_gnc.step.gradient_memory import MemoryStep
 from tf_gnc.step.model_state import CarriedState, ModelState
 from tf_gnc.step.plan import StepPlan
+from tf_gnc.step.row_gradients import Arrays, RowGradients
 
 
 class WorkerResult(NamedTuple):
     """What one worker has found."""
 
     loss: tf.Tensor  # a mean
-    gradients: list[tf.Tensor | None]  # None where the loss doesn't depend
+    gradients: list[Any]  # None where the loss doesn't depend
     predictions: Any
     noise: tf.Tensor | None  # before any scaling, (P,); None without a rule
-    displaced: tf.Tensor  # x_i, (P,)
+    displaced: tf.Tensor | None  # x_i, (P,); None where nobody asks for it
+
+
+class Trial(NamedTuple):
+    """What a worker's call gives, of which dtypes and shapes count."""
+
+    predictions: Any
+    outputs: list[Any]  # `outputs_of` them
+    gradients: list[Any]  # of `tables_of` the model
 
 
 class Sums(NamedTuple):
@@ -39,6 +48,7 @@ class Sums(NamedTuple):
     pending: tuple[tf.Tensor, ...]  # gradients still to be remembered
     culprit: tf.Tensor
     table: tf.Tensor | tuple[()]  # (4, M), if one is kept
+    rows: list[Arrays]  # gradients that come by rows
     outputs: list[tf.TensorArray]  # predictions and masks
 
 
@@ -46,8 +56,7 @@ class Reduction:
     """Sums one step on one replica, and averages over all.
 
     Make one per traced step. The sums travel through the workers' loop, from
-    `first` through `add` to `reduce`. The outputs are one worker's predictions
-    and `outputs_of` them, of which dtypes and shapes count.
+    `first` through `add` to `reduce`.
     """
 
     def __init__(
@@ -55,15 +64,18 @@ class Reduction:
         plan: StepPlan,
         state: ModelState,
         memory: MemoryStep | None,
-        clean: tf.Tensor,
-        outputs: tuple[Any, list[Any]],
+        clean: tf.Tensor | None,
+        trial: Trial,
     ) -> None:
         self._plan = plan
-        self._layout = plan.layout
+        tables = [id(variable) for variable in plan.tables]
+        found = dict(zip(tables, trial.gradients, strict=True))
+        self._rows = RowGradients(plan.variables, found, plan.per_replica)
+        self._layout = self._rows.without(plan.layout)
         self._state = state
         self._memory = memory
         self._clean = clean
-        self._structure, self._outputs = outputs
+        self._structure, self._outputs = trial.predictions, trial.outputs
 
     def first(self) -> Sums:
         """Returns what the first worker of a replica adds to."""
@@ -75,6 +87,7 @@ class Reduction:
             pending=self._memory.pending if self._memory else (),
             culprit=tf.constant(-1),
             table=table.first() if table else (),
+            rows=self._rows.first(),
             outputs=[
                 tf.TensorArray(
                     spec.dtype, self._plan.per_replica, element_shape=spec.shape
@@ -96,7 +109,8 @@ class Reduction:
         The worker's index is that on its replica, 0 to V - 1; the state is
         what the next worker finds.
         """
-        gradient = self._layout.pack(result.gradients)
+        rows, others = self._rows.add(sums.rows, worker, result.gradients)
+        gradient = self._layout.pack(others)
         index = self._plan.first_worker() + worker  # in the whole cluster
         pending, culprit, table = sums.pending, sums.culprit, sums.table
         if self._memory is not None:
@@ -122,6 +136,7 @@ class Reduction:
             pending=pending,
             culprit=culprit,
             table=table,
+            rows=rows,
             outputs=[
                 array.write(worker, output)
                 for array, output in zip(sums.outputs, outputs, strict=True)
@@ -166,6 +181,25 @@ class Reduction:
                 table[0], self._clean, gradient, num_rows, taken
             )
         return gradient, statistics, valid
+
+    def gradients(
+        self,
+        gradient: tf.Tensor,
+        sums: Sums,
+        connected: list[bool],
+        scale: tf.Tensor,
+    ) -> list[tf.Tensor | tf.IndexedSlices | None]:
+        """Returns the mean gradient `(P,)`, scaled, as one for each variable.
+
+        They have the variables' dtypes. As in stock Keras it is None where
+        the loss doesn't depend on the variable, which isn't `connected`.
+        """
+        parts = dict(enumerate(self._layout.unpack(gradient * scale)))
+        parts |= self._rows.means(sums.rows, scale)
+        return [
+            tf.cast(parts[place], variable.dtype) if connected[place] else None
+            for place, variable in enumerate(self._plan.variables)
+        ]
 
     def predictions(self, sums: Sums) -> Any:
         """Returns the predictions for all rows of this replica."""

@@ -21,11 +21,17 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import _batch, _keras_compat
-from tf_gnc.step import workers
+from tf_gnc.step import row_gradients, workers
 from tf_gnc.step.control import control_of
 from tf_gnc.step.model_state import ModelState
 from tf_gnc.step.plan import StepPlan
-from tf_gnc.step.reduction import Reduction, Sums, WorkerResult, outputs_of
+from tf_gnc.step.reduction import (
+    Reduction,
+    Sums,
+    Trial,
+    WorkerResult,
+    outputs_of,
+)
 from tf_gnc.step.trainer import NoiseSettings
 
 
@@ -83,6 +89,8 @@ class GNCTrainStep(NoiseSettings):
         plan = self.step_plan
         if not plan.variables:
             warnings.warn("The model has no trainable weights.", stacklevel=2)
+        plain = plan.is_plain and control_of(self).update is None
+        if plain or not plan.variables:
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         num_rows = _batch.num_rows(x)
@@ -92,16 +100,19 @@ class GNCTrainStep(NoiseSettings):
             )
         optimizer = self.optimizer
         state = ModelState(self, plan.generator, plan.layout.dtype)
-        outputs = self._try_out(state, (x, y, sample_weight))
-        memory, clean = plan.begin_step(), plan.clean_weights()
-        reduction = Reduction(plan, state, memory, clean, outputs)
+        trial = self._try_out(state, (x, y, sample_weight))
+        memory, values = plan.begin_step(), plan.values()
+        clean = plan.layout.pack(values) if plan.is_packed else None
+        reduction = Reduction(plan, state, memory, clean, trial)
         displace = plan.displacement(clean, optimizer, memory)
         connected: list[bool] = []  # The same for every worker.
 
         def work(worker: tf.Tensor, sums: Sums) -> Sums:
             index = plan.first_worker() + worker  # in the whole cluster
             omega, displaced = displace(worker)  # displaced is x_i
-            weights = plan.layout.unpack(displaced)
+            weights = values
+            if displaced is not None:
+                weights = plan.layout.unpack(displaced)
             pairs = list(zip(plan.variables, weights, strict=True))
             scope = state.scope(pairs, index, sums.state.metrics)
             rows = _batch.rows((x, y, sample_weight), worker, plan.per_replica)
@@ -119,8 +130,9 @@ class GNCTrainStep(NoiseSettings):
         )
         state.assign(sums.state, statistics, valid)
         # The optimizer expects the scale that it has put on the loss.
-        gradient *= optimizer.scale_loss(tf.ones([], gradient.dtype))
-        self._apply(plan.gradients(gradient, connected), plan, valid)
+        scale = optimizer.scale_loss(tf.ones([], gradient.dtype))
+        gradients = reduction.gradients(gradient, sums, connected, scale)
+        self._apply(gradients, plan, valid)
         loss = sums.loss / plan.per_replica
         _keras_compat.update_loss_tracker(self, loss, num_rows)
         y_pred = reduction.predictions(sums)
@@ -133,8 +145,11 @@ class GNCTrainStep(NoiseSettings):
         x: Any,
         y: Any,
         sample_weight: Any,
-    ) -> tuple[tf.Tensor, list[tf.Tensor | None], Any]:
-        """Returns a worker's mean loss, its gradient g_i and predictions."""
+    ) -> tuple[tf.Tensor, list[Any], Any]:
+        """Returns a worker's mean loss, its gradient g_i and predictions.
+
+        An embedding's gradient is a `tf.IndexedSlices`.
+        """
         with scope, tf.GradientTape() as tape:
             tape.watch(weights)
             y_pred = _keras_compat.call_for_training(self, x)
@@ -145,13 +160,8 @@ class GNCTrainStep(NoiseSettings):
             loss *= tf.cast(replicas, loss.dtype)
             scaled_loss = self.optimizer.scale_loss(loss)
         scale = self.optimizer.scale_loss(tf.ones([]))
-        gradients = [
-            None
-            if g is None
-            else tf.convert_to_tensor(g) / tf.cast(scale, g.dtype)
-            for g in tape.gradient(scaled_loss, weights)
-        ]
-        return loss, gradients, y_pred
+        gradients = tape.gradient(scaled_loss, weights)
+        return loss, row_gradients.divide(gradients, scale), y_pred
 
     def _apply(
         self,
@@ -171,20 +181,23 @@ class GNCTrainStep(NoiseSettings):
         else:
             _keras_compat.apply_if(valid, apply, gradients)
 
-    def _try_out(self, state: ModelState, data: Any) -> tuple[Any, list[Any]]:
+    def _try_out(self, state: ModelState, data: Any) -> Trial:
         """Finds out, ahead of the loop, what a worker's call gives and changes.
 
-        Tells `state` which variables it assigns, and returns one worker's
-        predictions and `outputs_of` them, or what says their dtype and shape.
+        Tells `state` which variables it assigns.
         """
 
-        def call(rows: Any) -> tuple[Any, list[Any]]:
+        def call(rows: Any) -> Trial:
             x, y, sample_weight = rows
-            with state.trial_scope() as scope:
+            with state.trial_scope() as scope, tf.GradientTape() as tape:
                 y_pred = _keras_compat.call_for_training(self, x)
-                _keras_compat.compute_loss(self, x, y, y_pred, sample_weight)
+                loss = _keras_compat.compute_loss(
+                    self, x, y, y_pred, sample_weight
+                )
             state.keep(scope)
-            return y_pred, outputs_of(y_pred)
+            tables = [variable.value for variable in plan.tables]
+            gradients = tape.gradient(loss, tables) if tables else []
+            return Trial(y_pred, outputs_of(y_pred), gradients)
 
         plan = self._gnc_plan
         one = _batch.rows(data, tf.constant(0), plan.per_replica)

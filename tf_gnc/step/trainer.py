@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_gnc import _check, _keras_compat
 from tf_gnc.distribute import chief
-from tf_gnc.layers.fuse import with_stock_batch_norm
+from tf_gnc.layers.fuse import has_own_call, with_stock_batch_norm
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import fit_arguments, workers
 from tf_gnc.step.control import control_of
@@ -213,7 +213,7 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
             if self.built and not plain.built:
                 plain.build(self.input_shape)
             return with_stock_batch_norm(plain)
-        if getattr(self, "inputs", None) is None:
+        if has_own_call(self):
             raise TypeError(
                 "`to_keras` needs a model made from inputs and outputs, got "
                 f"the subclassed model {type(self).__name__}. Use "

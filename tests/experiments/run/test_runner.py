@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -95,6 +96,11 @@ def test_run__summary__agrees_with_metrics_and_return_value(finished):
 def test_run__saved_model__has_the_accuracy_of_the_summary(finished):
     config, summary, run_dir = finished
     model = keras.models.load_model(run_dir / "model.keras")
+    assert type(model).__module__.startswith("keras.") and not model.compiled
+    with zipfile.ZipFile(run_dir / "model.keras") as archive:
+        assert "tf_gnc" not in archive.read("config.json").decode()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, metrics=["accuracy"])
     _, test = build_datasets(config, data.load("digits", config.data_dir))
     accuracy = model.evaluate(test, verbose=0, return_dict=True)["accuracy"]
     assert accuracy == pytest.approx(summary.val_accuracy, abs=1e-6)

@@ -21,7 +21,11 @@ from tf_gnc.experiments.figures.recorded_runs import (
     by_step,
 )
 from tf_gnc.experiments.run import recording
-from tf_gnc.experiments.run.building import load_images
+from tf_gnc.experiments.run.building import (
+    build_model,
+    learning_rates,
+    load_images,
+)
 from tf_gnc.experiments.user_code import is_own, load_model
 from tf_gnc.step.train_step import GNCTrainStep
 
@@ -96,9 +100,10 @@ def measure(
     calls = arguments(measures, given.get("batch"), given.get("dataset"))
     path = run.directory / MEASURED
     for epoch, saved in models.items():
-        model = load_checkpoint(saved, config)
-        fill_noise(model, config, images, epoch * run.steps_per_epoch - 1)
-        step = int(model.optimizer.iterations.numpy())
+        step = epoch * run.steps_per_epoch
+        rate = learning_rates(config, run.steps_per_epoch)
+        model = load_checkpoint(saved, config, rate, step)
+        fill_noise(model, config, images, step - 1)
         row: dict[str, Any] = {"step": step, "epoch": epoch}
         for name, call in calls.items():
             row[name] = as_json(getattr(analysis, name)(model, **call))
@@ -108,21 +113,42 @@ def measure(
         report(epoch, step)
 
 
-def load_checkpoint(path: Path, config: RunConfig) -> GNCTrainStep:
-    """Returns a model of a run as it was saved, compiled.
+def load_checkpoint(
+    path: Path, config: RunConfig, learning_rate: Any, step: int
+) -> GNCTrainStep:
+    """Returns a model of a run as it was after `step` steps, compiled.
 
-    Raises a ValueError if it can't be read or isn't ours.
+    A checkpoint is that model. The one at the end of a run is stock Keras's,
+    not compiled: its weights go into a new one, which has no optimizer state.
+
+    Raises a ValueError if it can't be read or isn't the run's.
     """
     if is_own(config.model):
         load_model(config.model)  # Its module may register classes.
     try:
-        model = keras.models.load_model(path)
+        loaded = keras.models.load_model(path)
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"The model {path} can't be read: {error}") from error
-    if not isinstance(model, GNCTrainStep) or not model.compiled:
+    if isinstance(loaded, GNCTrainStep) and loaded.compiled:
+        return loaded
+    model = build_model(config, learning_rate)
+    try:
+        model.set_weights(loaded.get_weights())
+    except ValueError as error:
         raise ValueError(
-            f"{path} must hold a compiled model with tf_gnc.GNCTrainStep, got "
-            f"a {type(model).__name__}."
+            f"{path} must hold the network of its run, {config.model}, got a "
+            f"model {loaded.name!r} whose weights don't fit: {error}"
+        ) from error
+    model.noise_rule = config.noise().rules[-1]
+    model.optimizer.iterations.assign(step)
+    if (
+        model.noise_rule
+        and getattr(model.optimizer, "noise_rate", "") == "layer"
+    ):
+        raise ValueError(
+            f"{path} can't be measured: under noise_rate='layer' the noise is "
+            "as long as the optimizer's last steps were, and a run's last "
+            "model has no optimizer. Train with --checkpoint_every=EPOCHS."
         )
     return model
 

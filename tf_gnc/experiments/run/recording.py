@@ -22,6 +22,8 @@ from tf_gnc.doctor.dry_step import measuring
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run.building import training_data
 from tf_gnc.experiments.run.directory import RunFiles
+from tf_gnc.layers.fuse import has_own_call
+from tf_gnc.step.train_step import GNCTrainStep
 
 MEASURES = (*CHEAP, *FULL)
 
@@ -174,6 +176,18 @@ def save_model(model: keras.Model, path: Path) -> None:
         _files.write(path, model.save)
     else:  # All take part; what they write is thrown away.
         model.save(path)
+
+
+def save_result(model: GNCTrainStep, path: Path) -> None:
+    """Saves what a run has trained, for those who don't have tf_gnc.
+
+    That is a stock Keras model, not compiled. A model with a `call` of its
+    own is the user's code and is saved as it is.
+    """
+    if has_own_call(model):
+        save_model(model, path)
+    elif is_chief(model.distribute_strategy):
+        _files.write(path, model.to_keras().save)
 
 
 class Checkpoints(keras.callbacks.Callback):

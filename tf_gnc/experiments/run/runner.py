@@ -29,7 +29,7 @@ from tf_gnc.experiments.run.building import (
 from tf_gnc.experiments.run.directory import RunFiles
 from tf_gnc.experiments.run.metrics import MetricsLog, Summary, summarize
 from tf_gnc.experiments.run.placement import Placement, Workspace
-from tf_gnc.experiments.run.recording import save_model
+from tf_gnc.experiments.run.recording import save_result
 from tf_gnc.step.train_step import GNCTrainStep
 
 
@@ -155,7 +155,7 @@ def train(
     began = time.perf_counter()
     log = MetricsLog(files, prepared.schedule)
     _fit(prepared, log, callbacks)
-    save_model(prepared.model, files.path("model.keras"))
+    save_result(prepared.model, files.path("model.keras"))
     title = (
         f"{config.dataset}, {config.model}, {config.method}: "
         f"{config.num_workers} workers x {config.examples_per_worker}, "
