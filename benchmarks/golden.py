@@ -9,7 +9,8 @@ each number in metrics.jsonl and probe.jsonl but times, and a hash of the final
 weights, bit for bit. A commit's results are kept in ~/.cache/tf_gnc_golden for
 this machine, these versions and this file. `record` keeps the tree's numbers
 in a file, with which `check` compares if it is given no commit: bit for bit on
-such a machine, else losses alone, to a relative 1e-5.
+such a machine, else losses alone, to a relative 1e-5. `--rtol=1e-4` compares
+losses alone, for a change that may round differently.
 
 Exits with 1 if anything differs, with 2 if it can't be found out.
 """
@@ -223,26 +224,29 @@ def _fail(text: str) -> None:
     sys.exit(2)
 
 
-def difference(old: Result, new: Result, exact: bool) -> str | None:
-    """Returns the first difference in words, None if there is none."""
+def difference(old: Result, new: Result, rtol: float | None) -> str | None:
+    """Returns the first difference in words, None if there is none.
+
+    With `rtol`, losses alone are compared, to that relative difference.
+    """
     if "failed" in new:
         return new["failed"]
     was, now = dict(old["rows"]), dict(new["rows"])
     for key in [*was, *(key for key in now if key not in was)]:
         a, b = was.get(key, "nothing"), now.get(key, "nothing")
         close = isinstance(a, float) and isinstance(b, float)
-        close = close and math.isclose(a, b, rel_tol=1e-5)
-        loose = not exact and (close or not key.endswith("loss"))
+        close = close and math.isclose(a, b, rel_tol=rtol or 0)
+        loose = rtol and (close or not key.endswith("loss"))
         if repr(a) != repr(b) and not loose:
             return f"{key}: {a!r}, now {b!r}"
-    if exact and old["weights"] != new["weights"]:
+    if rtol is None and old["weights"] != new["weights"]:
         return f"weights: {old['weights'][:12]}, now {new['weights'][:12]}"
     return None
 
 
 def check(names: list[str], given: argparse.Namespace) -> int:
     """Compares, prints the table and returns the exit code."""
-    exact, what = True, given.file
+    rtol, what = given.rtol, given.file
     if given.base:
         commit = f"{given.base}^{{commit}}"
         commit = _git(given.tree, "rev-parse", "--verify", commit)
@@ -252,15 +256,17 @@ def check(names: list[str], given: argparse.Namespace) -> int:
         if not Path(given.file).exists():
             _fail(f"there is no {given.file} yet; `record` makes it")
         kept = json.loads(Path(given.file).read_text())
-        base, exact = kept["results"], kept["facts"] == facts()
+        base = kept["results"]
+        if rtol is None and kept["facts"] != facts():
+            rtol, what = 1e-5, f"{what}, of another machine"
         if set(names) - set(base):
             _fail(f"{what} lacks {sorted(set(names) - set(base))}")
     results, equal = run_all(names, given.tree, given.jobs), 0
     for name in names:
-        found = difference(base[name], results[name], exact)
+        found = difference(base[name], results[name], rtol)
         equal += found is None
         print(f"{name:<16}{found or 'equal'}")
-    how = "bit for bit" if exact else "in losses to 1e-5, on another machine,"
+    how = "bit for bit" if rtol is None else f"in losses to {rtol:g}"
     print(f"golden: {equal} of {len(names)} equal {how} ({what})")
     return int(equal < len(names))
 
@@ -281,6 +287,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("act", choices=["check", "record"])
     parser.add_argument("--base", help="a commit to compare with")
+    parser.add_argument("--rtol", type=float, help="for losses alone")
     parser.add_argument("--only", help="names, separated by commas")
     parser.add_argument("--jobs", type=int, default=1, help="at a time")
     parser.add_argument("--file", default=str(_HERE.with_suffix(".json")))
