@@ -30,7 +30,7 @@ _SUMMARY = (
 
 # What of a run matters to its noise.
 _FLAGS = {
-    "dataset", "model", "method", "num_workers", "batch_size",
+    "dataset", "model", "dtype", "method", "num_workers", "batch_size",
     "learning_rate", "threads", "strategy",
 }  # fmt: skip
 
@@ -96,6 +96,7 @@ def _describe(config: RunConfig, model: GNCModel) -> list[str]:
         f"examples, per replica: {here.workers_per_replica}, side by side: "
         f"{here.side_by_side}",
         f"cores: {here.num_cores}, threads: {inter} inter-op, {intra} intra-op",
+        *doctor.speed_advice(model),
     ]
 
 

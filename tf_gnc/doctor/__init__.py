@@ -5,6 +5,7 @@ error.
 """
 
 from tf_gnc.doctor.noise import check
+from tf_gnc.doctor.processor import speed_advice
 from tf_gnc.doctor.report import Check, Report
 from tf_gnc.doctor.setup import (
     MemoryForecast,
@@ -25,4 +26,5 @@ __all__ = [
     "free_memory_bytes",
     "memory_forecast",
     "setup_of",
+    "speed_advice",
 ]

@@ -174,6 +174,16 @@ class RunConfig:
     deterministic: bool = _run(
         "Give the same weights, bit for bit, each time.", False
     )
+    jit_compile: bool | None = _run(
+        "Compile the training step with XLA. Default: Keras decides; on a "
+        "TPU the step is compiled in any case.",
+        None,
+    )
+    steps_per_execution: int = _run(
+        "Updates that TensorFlow makes before it comes back to Python, a "
+        "divisor of an epoch's updates. A TPU wants dozens.",
+        1, minimum=1,
+    )  # fmt: skip
     threads: int | None = _run(
         "Cores to use. Default: all.", None, minimum=1, indifferent=True
     )

@@ -109,6 +109,7 @@ class Reduction:
         The worker's index is that on its replica, 0 to V - 1; the state is
         what the next worker finds.
         """
+        self._depends = [g is not None for g in result.gradients]
         rows, others = self._rows.add(sums.rows, worker, result.gradients)
         gradient = self._layout.pack(others)
         index = self._plan.first_worker() + worker  # in the whole cluster
@@ -186,18 +187,19 @@ class Reduction:
         self,
         gradient: tf.Tensor,
         sums: Sums,
-        connected: list[bool],
         scale: tf.Tensor,
     ) -> list[tf.Tensor | tf.IndexedSlices | None]:
         """Returns the mean gradient `(P,)`, scaled, as one for each variable.
 
         They have the variables' dtypes. As in stock Keras it is None where
-        the loss doesn't depend on the variable, which isn't `connected`.
+        the loss doesn't depend on the variable.
         """
         parts = dict(enumerate(self._layout.unpack(gradient * scale)))
         parts |= self._rows.means(sums.rows, scale)
         return [
-            tf.cast(parts[place], variable.dtype) if connected[place] else None
+            tf.cast(parts[place], variable.dtype)
+            if self._depends[place]
+            else None
             for place, variable in enumerate(self._plan.variables)
         ]
 

@@ -92,6 +92,10 @@ class GNCTrainStep(NoiseSettings):
         plain = plan.is_plain and control_of(self).update is None
         if plain or not plan.variables:
             return super().train_step(data)
+        return self._train_workers(plan, data)
+
+    def _train_workers(self, plan: StepPlan, data: Any) -> dict[str, tf.Tensor]:
+        """Takes a step of Algorithm 1 with all workers of this replica."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         num_rows = _batch.num_rows(x)
         if not isinstance(num_rows, int):  # An uneven batch will be refused.
@@ -105,7 +109,6 @@ class GNCTrainStep(NoiseSettings):
         clean = plan.layout.pack(values) if plan.is_packed else None
         reduction = Reduction(plan, state, memory, clean, trial)
         displace = plan.displacement(clean, optimizer, memory)
-        connected: list[bool] = []  # The same for every worker.
 
         def work(worker: tf.Tensor, sums: Sums) -> Sums:
             index = plan.first_worker() + worker  # in the whole cluster
@@ -118,7 +121,6 @@ class GNCTrainStep(NoiseSettings):
             rows = _batch.rows((x, y, sample_weight), worker, plan.per_replica)
             found = self._differentiate(scope, weights, *rows)
             result = WorkerResult(*found, omega, displaced)
-            connected[:] = [g is not None for g in result.gradients]
             after = state.collect(scope, index, sums.state)
             return reduction.add(sums, worker, result, after)
 
@@ -131,7 +133,7 @@ class GNCTrainStep(NoiseSettings):
         state.assign(sums.state, statistics, valid)
         # The optimizer expects the scale that it has put on the loss.
         scale = optimizer.scale_loss(tf.ones([], gradient.dtype))
-        gradients = reduction.gradients(gradient, sums, connected, scale)
+        gradients = reduction.gradients(gradient, sums, scale)
         self._apply(gradients, plan, valid)
         loss = sums.loss / plan.per_replica
         _keras_compat.update_loss_tracker(self, loss, num_rows)

@@ -13,6 +13,7 @@ from tf_gnc.experiments.run.runner import (
     build_datasets,
     learning_rates,
     prepare,
+    train,
 )
 
 TINY = {
@@ -239,3 +240,41 @@ def test_run__diverges__stops_with_floating_point_error_and_keeps_files(
     assert not (tmp_path / "summary.json").exists()
     for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
         assert _strict_json(line)["loss"] is None
+
+
+@pytest.mark.parametrize("setting", ["steps_per_execution", "jit_compile"])
+def test_run__steps_made_another_way__same_numbers(
+    digits_dir, tmp_path, setting
+):
+    rows = []
+    for value in (None, 2 if setting == "steps_per_execution" else True):
+        config = make_config(
+            "digits",
+            data_dir=digits_dir,
+            max_steps=2,
+            **{setting: value},
+            **TINY,
+        )
+        prepared = prepare(config, tmp_path / str(value))
+        train(prepared)
+        rows.append(
+            [
+                json.loads(line)["loss"]
+                for line in prepared.files.path("metrics.jsonl").open()
+            ]
+        )
+        model = prepared.model
+        assert model.jit_compile is (value is True)
+        assert int(model.optimizer.iterations) == 4
+    assert rows[1] == pytest.approx(rows[0], rel=1e-5)
+
+
+def test_prepare__steps_per_execution_that_do_not_fit__names_those_that_do(
+    digits_dir, tmp_path
+):
+    config = make_config(
+        "digits", data_dir=digits_dir, steps_per_execution=5, **TINY
+    )
+    with pytest.raises(ValueError, match="Use --steps_per_execution=2"):
+        prepare(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -53,10 +53,21 @@ def load_images(config: RunConfig, holdout: float = 0.0) -> data.Source:
 def steps_of_epoch(config: RunConfig, images: data.Source) -> int:
     """Returns how many updates an epoch of a run has.
 
-    A batch larger than the data set is a ValueError.
+    A batch larger than the data set is a ValueError, and so are
+    `steps_per_execution` that don't divide them.
     """
     steps = data.steps_per_epoch(images.num_train, config.batch_size)
-    return min(steps, config.max_steps or steps)
+    steps = min(steps, config.max_steps or steps)
+    at_once = config.steps_per_execution
+    if steps % at_once:
+        fitting = max(n for n in range(1, at_once) if steps % n == 0)
+        raise ValueError(
+            "`steps_per_execution` must divide the updates of an epoch, or "
+            "Keras would make more of them, got "
+            f"steps_per_execution={at_once} with {steps} updates. Use "
+            f"--steps_per_execution={fitting}."
+        )
+    return steps
 
 
 def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
@@ -130,12 +141,15 @@ def build_model(
         # What a model of the user's may have been compiled with.
         own = model.optimizer if model.compiled else None
         loss = model.loss if model.compiled else None
+        jit = "auto" if config.jit_compile is None else config.jit_compile
         model.compile(
             optimizer=_optimizer(config, learning_rate, own),
             loss=loss or _loss(config, model),
             metrics=["accuracy"],
             noise=config.noise().first,
             num_workers=config.num_workers,
+            jit_compile=jit,
+            steps_per_execution=config.steps_per_execution,
         )
     return model
 
