@@ -226,3 +226,26 @@ def test_build__every_model__trains_fused_and_is_handed_out_as_stock_keras(
     assert norms
     assert all(isinstance(v, tf_gnc.layers.BatchNormalization) for v in norms)
     assert "tf_gnc" not in model.to_keras().to_json()
+
+
+def test_resnet__trained_fused__comes_to_what_kerass_own_layer_does():
+    x = images(16, 8, 8, 1)
+    y = np.arange(16) % 10
+    fused = resnet(1, 10, (8, 8, 1), model_class=tf_gnc.GNCModel)
+    stock = keras.models.clone_model(fused.to_keras())
+    stock.set_weights(fused.get_weights())
+    losses = {}
+    for model in (fused, tf_gnc.GNCModel(stock.inputs, stock.outputs)):
+        model.compile(
+            keras.optimizers.SGD(0.02, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            noise=tf_gnc.GradientNoise(alpha=0.1),
+            num_workers=4,
+        )
+        for _ in range(11):
+            loss = model.train_on_batch(x, y)
+            model.reset_metrics()
+            losses.setdefault(model is fused, []).append(float(loss))
+    assert losses[True][:2] == pytest.approx(losses[False][:2], rel=1e-6)
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    assert losses[True] != losses[False]  # It is another layer.

@@ -1,4 +1,4 @@
-"""Models by name, made of stock Keras layers; all return logits."""
+"""Models by name; all return logits."""
 
 import functools
 from collections.abc import Callable

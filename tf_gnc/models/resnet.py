@@ -1,7 +1,8 @@
 r"""Residual networks for small images, ResNet-(6n + 2) of He et al. (2016).
 
-They are made of stock Keras layers and operations alone, so a saved model
-loads where this package isn't installed.
+They are made of stock Keras layers and operations, but for the batch
+normalization of `tf_gnc.layers`, in whose place `GNCModel.to_keras` puts
+Keras's own: what that saves loads where this package isn't installed.
 
 Symbols   n       residual blocks in each of the three stages
           N       examples in a batch

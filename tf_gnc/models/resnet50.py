@@ -1,7 +1,6 @@
 """ResNet-50 for ImageNet: residual networks whose blocks have a bottleneck.
 
-Like those of resnet.py, whose symbols are used here, they are made of stock
-Keras layers alone.
+They are made of what those of resnet.py are, whose symbols are used here.
 """
 
 from collections.abc import Callable, Sequence
