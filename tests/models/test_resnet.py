@@ -1,8 +1,11 @@
 """The residual networks: counted by hand, and block by block in NumPy."""
 
+import collections
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_gnc
 from tf_gnc import models
@@ -249,3 +252,39 @@ def test_resnet__trained_fused__comes_to_what_kerass_own_layer_does():
     assert losses[True][:2] == pytest.approx(losses[False][:2], rel=1e-6)
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)
     assert losses[True] != losses[False]  # It is another layer.
+
+
+def test_resnet__mixed_bfloat16__casts_inputs_and_weights_once_a_worker():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = resnet(1, 10, (16, 16, 3), model_class=tf_gnc.GNCModel)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile(
+        "sgd",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        noise=tf_gnc.GradientNoise(alpha=0.1),
+        num_workers=2,
+    )
+    step = tf.function(model.train_step, autograph=False)
+    batch = (tf.zeros([8, 16, 16, 3]), tf.zeros([8], tf.int32))
+    graph = step.get_concrete_function(batch).graph.as_graph_def(
+        add_shapes=True
+    )
+    found = collections.Counter()
+    for function in graph.library.function:
+        for node in function.node_def:
+            shape = node.attr["_output_shapes"].list.shape
+            if node.op == "Cast" and len(shape[0].dim) == 4:
+                to = tf.as_dtype(node.attr["DstT"].type).name
+                found[(*(d.size for d in shape[0].dim), to)] += 1
+    # A worker has four rows. The last mean over positions is in float32.
+    assert found.pop((4, 16, 16, 3, "bfloat16")) == 1
+    assert found.pop((4, 4, 4, 64, "float32")) == 1
+    assert found.pop((4, 4, 4, 64, "bfloat16")) == 1
+    kernels = [v.shape for v in model.trainable_variables if len(v.shape) == 4]
+    # There for the loss, and back for its gradient.
+    for shape, count in collections.Counter(kernels).items():
+        assert found.pop((*shape, "bfloat16")) == count
+        assert found.pop((*shape, "float32")) == count
+    assert not found
