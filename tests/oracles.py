@@ -198,6 +198,15 @@ def larc(x, v, g, gamma, m, decay, tau=0.02, eps=1e-8, clip=True):
     return x - gamma * v, v, gamma * factor
 
 
+def chainer(x, v, g, gamma, m, decay, tau=0.001, eps=1e-9, threshold=1e-2):
+    """Chainer's hook GradientLARS, then its MomentumSGD at gamma tau."""
+    rate = 1.0
+    if norm(x) > threshold:
+        rate = norm(x) / (eps + norm(g) + decay * norm(x))
+    v = m * v - gamma * tau * (rate * (g + decay * x))
+    return x + v, v, gamma * tau * rate
+
+
 def train_lars(
     weights, batches, num_workers, rate, *, alpha, per_layer, momentum, decay
 ):

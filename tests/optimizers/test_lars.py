@@ -38,6 +38,12 @@ FORMS = {
         oracles.larc,
         {"clip": False},
     ),
+    "chainer": ({"variant": "chainer"}, oracles.chainer, {}),
+    "chainer, large epsilon": (
+        {"variant": "chainer", "epsilon": 1.0},
+        oracles.chainer,
+        {"eps": 1.0},
+    ),
 }
 EVERY_FORM = pytest.mark.parametrize("form", FORMS)
 # Rates at which a step moves a weight of norm 1 by up to a tenth.
@@ -102,12 +108,36 @@ def test_lars__ten_steps_of_each_form__agree_with_its_oracle(
 def test_lars__the_forms__differ_by_more_than_the_tolerance():
     x, gradients = problem()
     ends = [numpy_path(f, x, gradients, RATES, 0.9, 0.1)[-1] for f in FORMS]
-    # MLPerf's own epsilon of 1e-7 is all that sets it apart from the paper.
+    # Tiny epsilons, and what they do to small weights, are all that sets
+    # these three apart.
     names = list(FORMS)
     for i, first in enumerate(ends):
         for j, second in enumerate(ends[:i]):
-            if {names[i], names[j]} != {"paper", "mlperf"}:
+            if not {names[i], names[j]} <= {"paper", "mlperf", "chainer"}:
                 assert _relative(first, second) > 1e-4, (names[i], names[j])
+
+
+def test_lars__chainers_small_weight__moves_at_gamma_tau():
+    # |x| = 0.005 is below 0.01, so that v = -2 * 0.3 * (g + x).
+    small, large = np.float32([0.003, 0.004]), np.float32([3.0, 4.0])
+    arguments = {"variant": "chainer", "trust_coefficient": 0.3}
+    g = np.float32([6.0, 8.0])
+    path = run(LARS(2.0, 0.9, 1.0, **arguments), small, [g])
+    np.testing.assert_allclose(path[0], small - 0.6 * (g + small), rtol=1e-6)
+    # |x| = 5: the rate is 5 / (10 + 5).
+    path = run(LARS(2.0, 0.9, 1.0, **arguments), large, [g])
+    np.testing.assert_allclose(path[0], large - 0.2 * (g + large), rtol=1e-6)
+
+
+def test_lars__chainer__adapts_biases_and_normalization_too():
+    x, gradients = problem()
+    names = ("kernel", "bias", "gamma")
+    variables = [keras.Variable(x, name=name) for name in names]
+    optimizer = LARS(50.0, 0.9, 0.1, variant="chainer")
+    optimizer.apply([tf.constant(gradients[0])] * 3, variables)
+    expected = numpy_path("chainer", x, gradients[:1], [50.0])[0]
+    for variable in variables:
+        assert _relative(variable.numpy(), expected) < 1e-6
 
 
 def test_lars__first_step__hand_numbers():

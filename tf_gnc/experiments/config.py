@@ -16,6 +16,7 @@ from tf_gnc.data import DATASETS
 from tf_gnc.experiments.methods import registry as methods
 from tf_gnc.experiments.user_code import choice_or_own, is_own
 from tf_gnc.models import MODELS
+from tf_gnc.optimizers.trust import VARIANTS
 
 # Settings of methods that every configuration once had, used or not.
 _FORMER = (
@@ -29,11 +30,6 @@ _size = functools.partial(setting, group="Size of the run")
 _optimizer = functools.partial(setting, group="Optimizer")
 _rate = functools.partial(setting, group="Learning rate over the run")
 _run = functools.partial(setting, group="This run")
-
-
-def _of_any_size() -> list[str]:
-    """Returns the data sets whose pictures are scaled as they are read."""
-    return [name for name, known in DATASETS.items() if known.any_size]
 
 
 _LARS = {"optimizer": ("lars",)}
@@ -95,7 +91,9 @@ class RunConfig:
     image_size: int | None = _model(
         "Height and width to which ImageNet's pictures are scaled. Default: "
         "224.",
-        None, minimum=1, only_with={"dataset": _of_any_size},
+        None, minimum=1, only_with={
+            "dataset": lambda: [n for n, d in DATASETS.items() if d.any_size],
+        },
     )  # fmt: skip
     dtype: str = _model(
         "Keras's dtype policy.", "float32",
@@ -125,7 +123,13 @@ class RunConfig:
     )  # fmt: skip
     lars_variant: str = _optimizer(
         "Which published form of LARS.", "paper",
-        choices=("paper", "tf_models", "mlperf", "larc"), only_with=_LARS,
+        choices=tuple(VARIANTS), only_with=_LARS,
+    )  # fmt: skip
+    lars_exclude: str | None = _optimizer(
+        "Weights that LARS neither adapts nor decays: a regular expression for "
+        "their paths, or none for no weight. Default: biases and "
+        "normalization; none for chainer.",
+        None, only_with=_LARS,
     )  # fmt: skip
     learning_rate: float = _optimizer("Highest learning rate.", minimum=0)
     noise_rate: str = _optimizer(
@@ -158,9 +162,9 @@ class RunConfig:
         None, minimum=1, only_with=_POLYNOMIAL,
     )  # fmt: skip
     collapse_epoch: int | None = _rate(
-        "Epochs after which the polynomial is divided by 5. Default: 8/9 of "
-        "the run for imagenet2012, else never.",
-        None, minimum=1, only_with=_POLYNOMIAL,
+        "Epochs after which the polynomial is divided by 5; 0 for never. "
+        "Default: 8/9 of the run for imagenet2012, else never.",
+        None, minimum=0, only_with=_POLYNOMIAL,
     )  # fmt: skip
     label_smoothing: float = _rate(
         "Share of each label that is spread over all classes, 0 to 1.",

@@ -6,12 +6,11 @@ several replicas, one all-reduce. This file alone knows where each weight lies
 in that vector and which of its elements form a filter.
 
 Symbols   P    number of trainable scalars, the vector's length
-          x_p  the elements of filter p. For a kernel of rank 2 or more a
-               filter is one output channel, the last axis (HWIO kernels,
-               columns of a Dense kernel); a weight of rank 0 or 1 is one
-               filter as a whole
+          x_p  the elements of filter p; of which kind of layer they are,
+               tf_gnc.step.filters knows
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,6 +19,10 @@ import tensorflow as tf
 
 class WeightLayout:
     """Packs weights of fully known shapes into one vector, and finds filters.
+
+    `filters` has, for each weight, the axes that number its filters. Without,
+    and where it has None, that is the last axis, an output channel of most
+    kernels; a weight of rank 0 or 1 is one filter as a whole.
 
     Example:
         >>> layout = WeightLayout([(2, 2), (3,)])
@@ -30,9 +33,16 @@ class WeightLayout:
     """
 
     def __init__(
-        self, shapes: Sequence[Sequence[int]], dtype: str = "float32"
+        self,
+        shapes: Sequence[Sequence[int]],
+        dtype: str = "float32",
+        filters: Sequence[Sequence[int] | None] = (),
     ) -> None:
         self.shapes = [tuple(int(size) for size in shape) for shape in shapes]
+        self._filters = [
+            _numbering(shape, axes)
+            for shape, axes in itertools.zip_longest(self.shapes, filters)
+        ]
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.size = sum(self.sizes)  # P
         self.dtype = tf.as_dtype(dtype)
@@ -68,14 +78,24 @@ class WeightLayout:
         belongs to, so that filter-wise scaling is a plain product of vectors.
         """
         norms = []
-        for part in self.unpack(vector):
-            rank = part.shape.rank
-            axes = list(range(rank - 1)) or list(range(rank))
+        for part, kept in zip(self.unpack(vector), self._filters, strict=True):
+            axes = [a for a in range(part.shape.rank) if a not in kept]
             squares = tf.reduce_sum(part * part, axes, keepdims=True)
             norms.append(tf.broadcast_to(tf.sqrt(squares), part.shape))
         return self.pack(norms)
 
     def kernel_mask(self) -> tf.Tensor:
-        """Returns 1 for elements of weights of rank 2 or more, else 0."""
-        ones = [tf.ones(s) if len(s) > 1 else None for s in self.shapes]
+        """Returns 1 for elements of kernels, which have filters, else 0."""
+        ones = [
+            tf.ones(shape) if numbering else None
+            for shape, numbering in zip(self.shapes, self._filters, strict=True)
+        ]
         return self.pack(ones)
+
+
+def _numbering(shape: tuple[int, ...], axes: Sequence[int] | None) -> set[int]:
+    """Returns the axes that number a weight's filters, counted from 0."""
+    rank = len(shape)
+    if axes is None:
+        axes = (-1,) if rank > 1 else ()
+    return {axis % rank for axis in axes}

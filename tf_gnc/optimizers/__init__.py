@@ -1,7 +1,7 @@
 """Optimizers in the forms in which the paper writes them.
 
 momentum   SGD with momentum and weight decay
-lars       LARS, in four variants
+lars       LARS, in five variants
 trust      LARS's ratios for each layer
 exclusion  which variables are left out, by their paths
 """

@@ -58,8 +58,16 @@ class LARS(MomentumSGD):
       v`. Where a norm is zero, :math:`\rho = 1` and no decay. Source:
       github.com/NVIDIA/apex, apex/parallel/LARC.py, around torch.optim.SGD.
 
-    None of the sources agrees with another on what to leave out; `exclude`
-    is the same for all four. Their Nesterov momentum is not offered.
+    - `"chainer"`: what the authors ran on. :math:`\rho = \tau \|x\| / (\|g\|
+      + \lambda \|x\| + \varepsilon)` with :math:`\varepsilon = 10^{-9}`
+      where :math:`\|x\| > 10^{-2}`, else :math:`\rho = \tau`; every variable
+      is adapted and decayed, biases and normalization too. Source:
+      github.com/chainer/chainer, chainer/optimizer_hooks/gradient_lars.py,
+      around its MomentumSGD at the rate :math:`\gamma \tau`.
+
+    None of the sources agrees with another on what to leave out; by default
+    it is the same for all but Chainer's. Their Nesterov momentum is not
+    offered.
 
     Sparse gradients are made dense. Variables of 16 bits are updated in
     float32 and rounded when they are stored.
@@ -68,14 +76,15 @@ class LARS(MomentumSGD):
         learning_rate: gamma; what `MomentumSGD` takes.
         momentum: m, from 0 to 1.
         weight_decay: lambda, at least 0, inside the gradient.
-        variant: `"paper"`, `"tf_models"`, `"mlperf"` or `"larc"`.
+        variant: `"paper"`, `"tf_models"`, `"mlperf"`, `"larc"` or
+            `"chainer"`.
         trust_coefficient: tau, above 0. None takes the variant's: 0.001, or
             0.02 for LARC.
         exclude: Regular expressions, one or several. A variable in whose
             `path` one of them is found (`re.search`) follows plain momentum
-            at the global rate, without decay. By default biases and what
-            normalization layers call `gamma` and `beta`; `()` excludes
-            nothing.
+            at the global rate, without decay. None takes the variant's:
+            biases and what normalization layers call `gamma` and `beta`, or
+            nothing, `()`, for Chainer's.
         noise_rate: What GNC and RNC take for eta: `"global"`, gamma, or
             `"layer"`, each variable's own local rate of the step before
             (gamma at the first step). See `noise_rates`.
@@ -107,7 +116,7 @@ class LARS(MomentumSGD):
         *,
         variant: str = "paper",
         trust_coefficient: float | None = None,
-        exclude: str | Iterable[str] = exclusion.BIASES_AND_NORMALIZATION,
+        exclude: str | Iterable[str] | None = None,
         noise_rate: str = "global",
         epsilon: float | None = None,
         clip: bool | None = None,
@@ -128,6 +137,8 @@ class LARS(MomentumSGD):
         self.trust_coefficient = _check.real(
             "trust_coefficient", trust_coefficient, above=0
         )
+        if exclude is None:
+            exclude = own.exclude
         self.exclude = exclusion.patterns(exclude)
         self.noise_rate = _check.choice("noise_rate", noise_rate, _NOISE_RATES)
         self.epsilon = _check.real("epsilon", epsilon, minimum=0)

@@ -21,6 +21,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tf_gnc.optimizers.exclusion import BIASES_AND_NORMALIZATION
+
+_CHAINERS_THRESHOLD = 1e-2
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -88,6 +92,18 @@ def larc(
     return _move(x, ratio * (g + decay * x), v, gamma, ratio, s)
 
 
+def chainer(
+    x: tf.Tensor, g: tf.Tensor, v: tf.Tensor, gamma: tf.Tensor, s: Settings
+) -> Update:
+    """No adaptation of a small weight, which moves at `gamma * tau`."""
+    size = tf.norm(x)
+    bottom = tf.norm(g) + s.weight_decay * size + s.epsilon
+    defined = (size > _CHAINERS_THRESHOLD) & (bottom > 0)
+    ratio = tf.where(defined, tf.math.divide_no_nan(size, bottom), 1)
+    ratio *= s.trust_coefficient
+    return _move(x, g + s.weight_decay * x, v, gamma, ratio, s)
+
+
 def plain(
     x: tf.Tensor, g: tf.Tensor, v: tf.Tensor, gamma: tf.Tensor, s: Settings
 ) -> Update:
@@ -135,6 +151,7 @@ class Variant:
     epsilon: float = 0.0
     clip: bool = False
     classic_momentum: bool = True
+    exclude: tuple[str, ...] = BIASES_AND_NORMALIZATION
 
 
 VARIANTS = {
@@ -148,4 +165,5 @@ VARIANTS = {
         clip=True,
         classic_momentum=False,
     ),
+    "chainer": Variant(chainer, epsilon=1e-9, exclude=()),
 }

@@ -5,6 +5,7 @@ A call of `fit`:
     trainer          `GNCTrainStep`'s methods that Keras knows: `compile`
                      checks rule and workers; `fit` begins and ends here
     fit_arguments    before Keras's own `fit`: batches, processes, backups
+    filters          which elements of a weight form a filter
     plan             made once from the built model: what all steps share
     control          for callbacks and doctor: skip steps, leave updates out
 

@@ -19,6 +19,7 @@ from tf_gnc.noise.layout import WeightLayout
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import workers
 from tf_gnc.step.control import control_of
+from tf_gnc.step.filters import filters_of
 from tf_gnc.step.gradient_memory import GradientMemory, MemoryStep
 from tf_gnc.step.row_gradients import tables_of
 from tf_gnc.step.signals import Signals
@@ -47,7 +48,9 @@ class StepPlan:
         self._tables = tables_of(model)
         dtypes = {v.dtype for v in self.variables}
         dtype = "float64" if "float64" in dtypes else "float32"
-        self.layout = WeightLayout([v.shape for v in self.variables], dtype)
+        self.layout = WeightLayout(
+            [v.shape for v in self.variables], dtype, filters_of(model)
+        )
         self.scales_loss = isinstance(
             model.optimizer, keras.mixed_precision.LossScaleOptimizer
         )

@@ -52,11 +52,9 @@ def _polynomial(settings: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if "learning_rate" not in settings and batch_size in _RATES:
         found["start_rate"] = 1.0  # Table 4
-    if "decay_steps" not in settings:  # Another curve doesn't collapse.
-        epochs = settings["epochs"]
-        steps = -(-4_120 * 32_768 * epochs // (batch_size * 90))
-        found["decay_steps"] = steps
-        found["collapse_epoch"] = 80 * epochs // 90 or None
+    epochs = settings["epochs"]
+    found["decay_steps"] = -(-4_120 * 32_768 * epochs // (batch_size * 90))
+    found["collapse_epoch"] = 80 * epochs // 90
     return found
 
 

@@ -7,9 +7,10 @@ Source   MLCommons' reference convergence points for MLPerf Training 4.0,
          reference implementation.
 
 Deviation: each worker normalises its own examples, so there are as many
-workers as give the published span of batch normalization. The file does not
-say from where its decay steps are counted; of the two readings, from step 0
-or from the end of the warm-up, each row has the one that fits its epochs.
+workers as give the published span of batch normalization. Decay steps are
+counted as in the reference implementation: from the end of the warm-up, one
+more than there are steps. Some rows reached their accuracy well before the
+end of that.
 """
 
 import math
@@ -28,19 +29,18 @@ class _Row(NamedTuple):
     momentum: float
     weight_decay: float
     decay_steps: int
-    from_step_0: bool
     span: int
     epochs: str
 
 
 _ROWS = (
-    _Row(1_632, 7.4, 2, 0.9, 5e-5, 27_476, False, 204, "33 to 37"),
-    _Row(4_096, 10.0, 5, 0.9, 2e-4, 13_137, True, 64, "39 to 42"),
-    _Row(8_192, 17.0, 5, 0.9, 2e-4, 6_095, False, 64, "41 to 44"),
-    _Row(13_056, 12.8, 9, 0.9, 2.5e-5, 4_710, True, 204, "44 to 46"),
-    _Row(32_768, 21.2, 16, 0.94, 2.5e-5, 2_267, True, 128, "55 to 57"),
-    _Row(49_152, 19.405, 24, 0.951807, 1e-4, 1_846, True, 256, "67 to 69"),
-    _Row(65_536, 24.699, 31, 0.951807, 1e-4, 1_133, False, 128, "83 to 86"),
+    _Row(1_632, 7.4, 2, 0.9, 5e-5, 27_476, 204, "33 to 37"),
+    _Row(4_096, 10.0, 5, 0.9, 2e-4, 13_137, 64, "39 to 42"),
+    _Row(8_192, 17.0, 5, 0.9, 2e-4, 6_095, 64, "41 to 44"),
+    _Row(13_056, 12.8, 9, 0.9, 2.5e-5, 4_710, 204, "44 to 46"),
+    _Row(32_768, 21.2, 16, 0.94, 2.5e-5, 2_267, 128, "55 to 57"),
+    _Row(49_152, 19.405, 24, 0.951807, 1e-4, 1_846, 256, "67 to 69"),
+    _Row(65_536, 24.699, 31, 0.951807, 1e-4, 1_133, 128, "83 to 86"),
 )
 
 
@@ -49,8 +49,7 @@ def mlperf() -> Iterator[Recipe]:
     for row in _ROWS:
         per_epoch = _IMAGES // row.batch_size
         warm_up = row.warmup_epochs * per_epoch
-        decay = row.decay_steps - (warm_up if row.from_step_0 else 0)
-        epochs = math.ceil((warm_up + decay) / per_epoch)
+        epochs = math.ceil((warm_up + row.decay_steps - 1) / per_epoch)
         yield Recipe(
             name=f"mlperf-{row.batch_size}",
             table="mlperf",
@@ -67,8 +66,10 @@ def mlperf() -> Iterator[Recipe]:
                 "momentum": row.momentum,
                 "weight_decay": row.weight_decay,
                 # The last epoch may have a few steps more.
-                "decay_steps": max(decay, epochs * per_epoch - warm_up),
-                "collapse_epoch": None,
+                "decay_steps": max(
+                    row.decay_steps, epochs * per_epoch - warm_up
+                ),
+                "collapse_epoch": 0,
                 "optimizer": "lars",
                 "lars_variant": "mlperf",
                 "label_smoothing": 0.1,

@@ -105,7 +105,7 @@ def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
         then = StepDecay(config.learning_rate, at)
     else:
         then = StepDecay(config.learning_rate, ())
-    if config.collapse_epoch is not None:
+    if config.collapse_epoch:
         then = FinalCollapse(then, config.collapse_epoch * steps_per_epoch)
     return WarmUp(start=start, steps=warm_up, then=then)
 
@@ -187,6 +187,7 @@ def _optimizer(
         learning_rate,
         variant=config.lars_variant,
         noise_rate=config.noise_rate,
+        exclude=() if config.lars_exclude == "none" else config.lars_exclude,
         **settings,
     )
 
