@@ -54,6 +54,11 @@ def full_network(model_class=tf_gnc.GNCModel, dropout=0.3):
     return model_class(inputs, outputs)
 
 
+def updates(config, steps):
+    """Those of a run whose epochs have so many steps."""
+    return tf_gnc.data.Updates(steps * config.batch_size, config.batch_size)
+
+
 def vectors(num_examples=32, seed=0):
     """Random vectors (n, 5) and labels (n,)."""
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tests import problems
+from tf_gnc.step.control import control_of
 
 M = 4
 
@@ -137,6 +138,9 @@ def test_seeds__layer_without_seed_one_worker__is_stock_keras():
         h = _Masks()(_Masks()(inputs))  # two draws a step
         model = model_class(inputs, keras.layers.Dense(1)(h))
         model.compile("sgd", "mse", **arguments)
+        # Else the step would be handed to Keras.
+        if arguments:
+            control_of(model).keeps_table = True
         x = np.ones((8, 1), "float32")
         model.fit(x, x, batch_size=8, epochs=3, verbose=0)
         return model.get_weights()

@@ -136,7 +136,7 @@ class BackupAndRestore(Resumable, StepCallback):
         self._settled = callback_state.capture(self._callbacks)
         if self._generation is None:
             return
-        backup_read.check_steps(self._generation, self.params.get("steps"))
+        backup_read.check_steps(self._generation, self._steps_of_epoch())
         position = self._restore()
         epoch, self._resume = position["epoch"], position["batch"]
         if position["stopped"] and not self._resume:
@@ -236,7 +236,14 @@ class BackupAndRestore(Resumable, StepCallback):
         steps = self.params.get("steps")
         if not steps:
             return self._steps_taken()
+        if hasattr(steps, "before"):  # Epochs differ.
+            return steps.before(epoch) + batch
         return epoch * control_of(self.model).whole_calls(steps) + batch
+
+    def _steps_of_epoch(self) -> float | None:
+        """Returns how many steps an epoch has; a mean if epochs differ."""
+        steps = self.params.get("steps")
+        return float(steps) if hasattr(steps, "before") else steps
 
     def _save(self, epoch: int, batch: int) -> None:
         """Writes a backup, all processes together."""
@@ -245,7 +252,7 @@ class BackupAndRestore(Resumable, StepCallback):
             "epoch": epoch,
             "batch": batch,
             "data_step": self._saved_at,
-            "steps": self.params.get("steps"),
+            "steps": self._steps_of_epoch(),
             "stopped": bool(self.model.stop_training),
             "seed": self._seed,
         }

@@ -115,7 +115,7 @@ class ProgressReports(keras.callbacks.Callback):
         self._evaluated = {
             name: v for name, v in logs.items() if name == "val_accuracy"
         }
-        self._say(self.params["steps"], logs)
+        self._say(int(self.params["steps"]), logs)
 
     def _say(self, step: int, logs: Mapping[str, Any]) -> None:
         self._report(
@@ -123,7 +123,7 @@ class ProgressReports(keras.callbacks.Callback):
                 "epoch": self._epoch,
                 "epochs": self.params["epochs"],
                 "step": step,
-                "steps": self.params["steps"],
+                "steps": int(self.params["steps"]),
                 "text": _numbers(logs) or "starting",
             }
         )

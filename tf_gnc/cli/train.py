@@ -172,7 +172,7 @@ def _train(prepared: PreparedRun) -> None:
             f"{config.dataset}, {config.model}, {config.method}: "
             f"{config.num_workers} workers x {config.examples_per_worker} "
             f"examples, epochs={config.epochs}, "
-            f"steps_per_epoch={prepared.steps_per_epoch}"
+            f"steps_per_epoch={prepared.updates.per_epoch:g}"
         )
         with progress.show_progress(console) as callback:
             summary = train(prepared, [callback])

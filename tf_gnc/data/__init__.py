@@ -8,6 +8,7 @@ say is in `settings`. From its name to batches for `fit`:
     sources      what a run asks of data; arrays in memory, part held out
     pipeline     batches of pictures in memory, a function of (seed, step)
     image_files  batches of pictures that stay in their files, as ImageNet's
+    updates      how many batches a run has, and in which epoch they are
     shards       in which order files are read
     preprocess   what happens to a picture: augmentation, normalisation
     augment      the augmentations; _pixels and _random_bits do their work
@@ -28,6 +29,7 @@ from tf_gnc.data.preprocess import Preprocess
 from tf_gnc.data.registry import DATASETS
 from tf_gnc.data.settings import DatasetDefaults, DatasetSettings
 from tf_gnc.data.sources import Images, OwnData, Source, hold_out
+from tf_gnc.data.updates import Updates
 
 __all__ = [
     "DATASETS",
@@ -39,6 +41,7 @@ __all__ = [
     "OwnData",
     "Preprocess",
     "Source",
+    "Updates",
     "evaluation_dataset",
     "hold_out",
     "load",

@@ -7,7 +7,7 @@ Python runs inside the data sets, which stay deterministic under
 
 Symbols   n      number of examples
           step   counts batches over the whole run, from 0
-          epoch  step // steps_per_epoch
+          epoch  counts passes over the data, from 0
           seeds  (m, 2): a number from (seed, epoch), and the example's index
 """
 
@@ -31,7 +31,8 @@ _CHUNK = 256
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Returns how many full batches one pass over the data gives.
 
-    The remainder of the epoch's permutation, always another one, is dropped.
+    What is left is dropped, always another part of the data, unless it is
+    carried over.
 
     Raises:
         ValueError: If the data do not fill a single batch.
@@ -60,12 +61,14 @@ def training_dataset(
     preprocess: Preprocess | None = None,
     rows: tuple[int, int] | None = None,
     first_step: int = 0,
+    carry: bool = False,
 ) -> tf.data.Dataset:
     """Returns endless shuffled, augmented batches.
 
     Each epoch is a fresh permutation of the examples, a function of (seed,
     epoch), cut into `steps_per_epoch(n, batch_size)` batches. What augmentation
-    does to an example is a function of (seed, epoch, example).
+    does to an example is a function of (seed, epoch, example). With `carry`
+    what is left of an epoch begins the next one's first batch.
 
     Args:
         images: uint8, `(n, height, width, channels)`; stays in memory.
@@ -77,6 +80,7 @@ def training_dataset(
             reads and augments no others. Default: all rows.
         first_step: Starts with the batch of this step, without making those
             before it.
+        carry: Leaves no example of an epoch out; see `tf_gnc.data.Updates`.
 
     Returns:
         An infinite dataset of (float32 images, labels), with static shapes
@@ -109,6 +113,7 @@ def training_dataset(
         seed=seed,
         rows=rows,
         first_step=first_step,
+        carry=carry,
     )
 
 
@@ -129,11 +134,8 @@ def shuffled_arrays(
 
     def epoch_seeds(epoch: tf.Tensor) -> tf.Tensor:
         seeds = example_seeds(batches.seed, epoch, len(x))
-        used = seeds[: batches.per_epoch * batches.size]
-        seeds = tf.reshape(used, (batches.per_epoch, batches.size, 2))
         skip = tf.where(epoch == batches.first_epoch, batches.skipped, 0)
-        own = seeds[skip:, batches.start : batches.stop]
-        return tf.reshape(own, (-1, 2))
+        return seeds[skip : batches.used]
 
     def load(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         index = seeds[:, 1]
@@ -143,6 +145,8 @@ def shuffled_arrays(
         return chosen, tf.gather(all_y, index)
 
     seeds = tf.data.Dataset.counter(batches.first_epoch).map(epoch_seeds)
+    seeds = seeds.rebatch(batches.size, drop_remainder=True)
+    seeds = seeds.map(lambda batch: batch[batches.start : batches.stop])
     # Chunks may span two steps and two epochs, since each row has its seed.
     chunks = seeds.rebatch(min(num_rows, _CHUNK), drop_remainder=True)
     dataset = chunks.map(load, tf.data.AUTOTUNE, deterministic=True)
@@ -241,12 +245,22 @@ class Batches(NamedTuple):
     """Which rows of which batches; what `check_batches` has found legal."""
 
     size: int
-    per_epoch: int
     seed: int
     start: int
     stop: int
-    first_epoch: int
-    skipped: int  # batches of the first epoch
+    first_step: int
+    used: int  # examples of each epoch
+    carry: bool
+
+    @property
+    def first_epoch(self) -> int:
+        """The epoch of the first step's first example."""
+        return self.first_step * self.size // self.used
+
+    @property
+    def skipped(self) -> int:
+        """Examples of that epoch before the first step."""
+        return self.first_step * self.size % self.used
 
 
 def check_batches(
@@ -256,6 +270,7 @@ def check_batches(
     seed: int,
     rows: tuple[int, int] | None = None,
     first_step: int = 0,
+    carry: bool = False,
 ) -> Batches:
     """Checks what `training_dataset` and others are given by these names."""
     per_epoch = steps_per_epoch(num_examples, batch_size)
@@ -267,5 +282,5 @@ def check_batches(
             "`rows` must be (a, b) with 0 <= a < b <= batch_size, got "
             f"rows=({start}, {stop}) with batch_size={batch_size}."
         )
-    begun = divmod(first_step, per_epoch)
-    return Batches(batch_size, per_epoch, seed, start, stop, *begun)
+    used = num_examples if carry else per_epoch * batch_size
+    return Batches(batch_size, seed, start, stop, first_step, used, carry)

@@ -3,9 +3,9 @@
 What comes at a step is a function of (seed, step) alone, given the files and
 the batch size; and a process that wants some rows of each batch reads little
 else. Both come from *lanes*: for each epoch the files are laid end to end in a
-random order and cut into lanes of equal length, and row k of every batch comes
-from lane `k * num_lanes // batch_size`. A lane takes turns between a few of
-its files, and then shuffles within windows.
+random order and cut into lanes of equal length, or nearly so, and row k of
+every batch comes from lane `k * num_lanes // batch_size`. A lane takes turns
+between a few of its files, and then shuffles within windows.
 
 How well that mixes: an example meets any other, but two that are neighbours
 in a file are never far from each other. tensorflow-datasets shuffles when it
@@ -62,32 +62,25 @@ def training_records(records: Records, batches: Batches) -> tf.data.Dataset:
     # Doesn't depend on how many processes there are.
     most = min(_MAX_LANES, len(records.paths))
     num_lanes = max(m for m in range(1, most + 1) if batches.size % m == 0)
-    block = batches.size // num_lanes  # rows of a lane in each batch
+    lanes = _Lanes(records, batches, num_lanes)
+    block = lanes.block
     own_lanes = tf.data.Dataset.range(
         batches.start // block, -(-batches.stop // block)
     )
 
-    def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-        begun = tf.cast(epoch == batches.first_epoch, tf.int64)
-        # Passed over in the files.
-        skip = begun * (batches.skipped * block)
+    def own_rows(lane: tf.Tensor) -> tf.data.Dataset:
+        first = tf.maximum(batches.start - lane * block, 0)
+        last = batches.stop - lane * block
+        return lanes.blocks(lane).map(
+            lambda seeds, raw: (seeds[first:last], raw[first:last])
+        )
 
-        def own_rows(lane: tf.Tensor) -> tf.data.Dataset:
-            first = tf.maximum(batches.start - lane * block, 0)
-            last = batches.stop - lane * block
-            blocks = _lane(records, batches.seed, epoch, lane, num_lanes, skip)
-            return blocks.batch(block, drop_remainder=True).map(
-                lambda seeds, raw: (seeds[first:last], raw[first:last])
-            )
-
-        return own_lanes.interleave(
-            own_rows,
-            cycle_length=own_lanes.cardinality(),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        ).unbatch()
-
-    return tf.data.Dataset.counter(batches.first_epoch).flat_map(one_epoch)
+    return own_lanes.interleave(
+        own_rows,
+        cycle_length=own_lanes.cardinality(),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    ).unbatch()
 
 
 def evaluation_records(records: Records) -> tf.data.Dataset:
@@ -99,44 +92,96 @@ def evaluation_records(records: Records) -> tf.data.Dataset:
     )
 
 
-def _lane(
-    records: Records,
-    seed: int,
-    epoch: tf.Tensor,
-    lane: tf.Tensor,
-    num_lanes: int,
-    skip: tf.Tensor,
-) -> tf.data.Dataset:
-    """Returns (seed, record) of a lane's examples after the first `skip`."""
-    shards = example_seeds(seed, epoch, len(records.paths))  # (files, 2)
-    order, epoch_seed = shards[:, 1], shards[0, 0]
-    pieces = _pieces(records, order, lane, num_lanes)
-    examples = pieces.interleave(_reader(records), _OPEN_FILES)
+@dataclasses.dataclass(frozen=True)
+class _Lanes:
+    """The lanes of a run, from its first step on.
 
-    def shuffle(
-        number: tf.Tensor, indices: tf.Tensor, raw: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        seed = tf.stack([epoch_seed, number * num_lanes + lane])
-        moved = _random_bits.permutation(seed, _WINDOW, tf.size(indices))
-        indices = tf.gather(indices, moved)
-        seeds = tf.stack([tf.fill(tf.shape(indices), epoch_seed), indices], 1)
-        return seeds, tf.gather(raw, moved)
+    Of the n examples of an epoch each lane takes n // num_lanes, and of these
+    what fills whole batches. If they are carried over, lane l has taken
+    (epoch * n + l) // num_lanes before an epoch, n in each by all lanes.
+    """
 
-    size = -(-_WINDOW_RECORDS // num_lanes)
-    windows = examples.batch(size).enumerate().skip(skip // size)
-    windows = windows.map(lambda number, window: shuffle(number, *window))
-    return windows.prefetch(1).unbatch().skip(skip % size)
+    records: Records
+    batches: Batches
+    num_lanes: int
+
+    @property
+    def block(self) -> int:
+        """Rows of a lane in each batch."""
+        return self.batches.size // self.num_lanes
+
+    def blocks(self, lane: tf.Tensor) -> tf.data.Dataset:
+        """Returns a lane's endless (seeds, records), a batch's rows at once."""
+        position = self.batches.first_step * self.block
+        n, used = self.records.num_examples, self.batches.used // self.num_lanes
+        if self.batches.carry:
+            first = ((position + 1) * self.num_lanes - 1 - lane) // n
+            skipped = position - (first * n + lane) // self.num_lanes
+        else:
+            first = tf.constant(position // used, tf.int64)
+            skipped = tf.constant(position % used, tf.int64)
+
+        def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
+            skip = tf.where(number == 0, skipped, 0)
+            examples = self._examples(first + number, lane, skip)
+            if self.batches.carry:
+                return examples
+            return examples.take(used - skip)
+
+        epochs = tf.data.Dataset.counter().flat_map(one_epoch)
+        return epochs.batch(self.block, drop_remainder=True)
+
+    def _ends(self, epoch: tf.Tensor) -> tf.Tensor:
+        """Returns where each lane of an epoch ends, in its order of files."""
+        n, lanes = self.records.num_examples, tf.range(self.num_lanes)
+        lanes = tf.cast(lanes, tf.int64)
+        if not self.batches.carry:
+            return (lanes + 1) * (n // self.num_lanes)
+        before, after = (
+            (number * n + lanes) // self.num_lanes
+            for number in (epoch, epoch + 1)
+        )
+        return tf.cumsum(after - before)
+
+    def _examples(
+        self, epoch: tf.Tensor, lane: tf.Tensor, skip: tf.Tensor
+    ) -> tf.data.Dataset:
+        """Returns (seed, record) of a lane in an epoch, `skip` passed over."""
+        paths, seed = self.records.paths, self.batches.seed
+        shards = example_seeds(seed, epoch, len(paths))  # (files, 2)
+        order, epoch_seed = shards[:, 1], shards[0, 0]
+        ends = self._ends(epoch)
+        start = tf.where(lane > 0, ends[tf.maximum(lane - 1, 0)], 0)
+        pieces = _pieces(self.records, order, start, ends[lane])
+        examples = pieces.interleave(_reader(self.records), _OPEN_FILES)
+
+        def shuffle(
+            number: tf.Tensor, indices: tf.Tensor, raw: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            seed = tf.stack([epoch_seed, number * self.num_lanes + lane])
+            moved = _random_bits.permutation(seed, _WINDOW, tf.size(indices))
+            indices = tf.gather(indices, moved)
+            seeds = tf.fill(tf.shape(indices), epoch_seed)
+            return tf.stack([seeds, indices], 1), tf.gather(raw, moved)
+
+        size = -(-_WINDOW_RECORDS // self.num_lanes)
+        windows = examples.batch(size).enumerate().skip(skip // size)
+        windows = windows.map(lambda number, window: shuffle(number, *window))
+        return windows.prefetch(1).unbatch().skip(skip % size)
 
 
 def _pieces(
-    records: Records, order: tf.Tensor, lane: tf.Tensor, num_lanes: int
+    records: Records, order: tf.Tensor, start: tf.Tensor, stop: tf.Tensor
 ) -> tf.data.Dataset:
-    """Returns a lane's (file, first record, last record + 1), all int64."""
-    length = records.num_examples // num_lanes
+    """Returns (file, first record, last record + 1) of a lane, all int64.
+
+    `order` is that of the files in the epoch, in which the lane goes from the
+    example `start` to `stop`.
+    """
     lengths = tf.gather(tf.constant(records.lengths, tf.int64), order)
     starts = tf.cumsum(lengths, exclusive=True)
-    first = tf.clip_by_value(lane * length - starts, 0, lengths)
-    last = tf.clip_by_value((lane + 1) * length - starts, 0, lengths)
+    first = tf.clip_by_value(start - starts, 0, lengths)
+    last = tf.clip_by_value(stop - starts, 0, lengths)
     # Not as one tensor: TensorFlow 2.21 crashes if what `skip` is given comes
     # from `tf.unstack`.
     used = last > first

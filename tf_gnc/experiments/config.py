@@ -32,8 +32,7 @@ _rate = functools.partial(setting, group="Learning rate over the run")
 _run = functools.partial(setting, group="This run")
 
 
-_LARS = {"optimizer": ("lars",)}
-_POLYNOMIAL = {"schedule": ("polynomial",)}
+_LARS, _POLYNOMIAL = {"optimizer": ("lars",)}, {"schedule": ("polynomial",)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,11 +105,13 @@ class RunConfig:
         minimum=1, flag="workers",
     )  # fmt: skip
     batch_size: int = _size("Examples per update, over all workers.", minimum=1)
-    epochs: int = _size(
-        "Passes over the training data; what is left of it after the last "
-        "whole batch waits for the next shuffle.",
-        minimum=1,
-    )
+    epochs: int = _size("Passes over the training data.", minimum=1)
+    remainder: str = _size(
+        "What is left of an epoch after its last whole batch. drop: it waits "
+        "for the next shuffle. carry: it begins the next epoch's first batch, "
+        "as in the recipes of the paper; with --max_steps it is dropped.",
+        "drop", choices=("drop", "carry"),
+    )  # fmt: skip
     max_steps: int | None = _size(
         "Cut each epoch short after so many updates, and its evaluation after "
         "as many batches. For trying out.",

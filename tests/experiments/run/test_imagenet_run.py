@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests import imagenet_files
+from tests import imagenet_files, problems
 from tf_gnc import data, schedules
 from tf_gnc.cli.main import main
 from tf_gnc.experiments import make_config
@@ -28,9 +28,8 @@ def test_make_config__imagenet__has_the_papers_sizes_and_coefficients():
 @pytest.mark.parametrize("batch_size", [32768, 131072])
 def test_learning_rates__imagenet__are_the_papers(batch_size):
     steps = 1281167 // batch_size
-    rates = learning_rates(
-        make_config("imagenet2012", batch_size=batch_size), steps
-    )
+    config = make_config("imagenet2012", batch_size=batch_size)
+    rates = learning_rates(config, problems.updates(config, steps))
     paper = schedules.imagenet_schedule(batch_size, steps)
     for step in range(0, 90 * steps, steps // 3):
         assert float(rates(step)) == float(paper(step))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tf_gnc
+from tests import problems
 from tf_gnc import data
 from tf_gnc.experiments import METHODS, make_config, run
 from tf_gnc.experiments.run.building import build_model
@@ -165,7 +166,8 @@ def test_build_datasets__augment_off__shows_the_scans_themselves(digits_dir):
 @pytest.mark.parametrize("batch_size", [4096, 8192])
 def test_learning_rates__paper_settings__equal_its_schedule(batch_size):
     steps = 50_000 // batch_size
-    mine = learning_rates(make_config("cifar10", batch_size=batch_size), steps)
+    config = make_config("cifar10", batch_size=batch_size)
+    mine = learning_rates(config, problems.updates(config, steps))
     paper = tf_gnc.schedules.cifar_schedule(batch_size, steps)
     for step in range(0, 160 * steps, 7):
         # The ramp's two ends may differ by a rounding of the peak.
@@ -176,7 +178,7 @@ def test_learning_rates__no_warmup_no_decay__are_constant():
     config = make_config(
         batch_size=256, warmup=0.0, schedule="constant", epochs=1
     )
-    rates = learning_rates(config, steps_per_epoch=1)
+    rates = learning_rates(config, problems.updates(config, 1))
     assert [float(rates(step)) for step in (0, 1, 9)] == pytest.approx(
         [0.2] * 3
     )
@@ -184,7 +186,8 @@ def test_learning_rates__no_warmup_no_decay__are_constant():
 
 def test_learning_rates__one_step_with_decay__error_says_how_to_mend_it():
     with pytest.raises(ValueError, match="at least two steps, got 1"):
-        learning_rates(make_config(epochs=1), steps_per_epoch=1)
+        config = make_config(epochs=1)
+        learning_rates(config, problems.updates(config, 1))
 
 
 def test_prepare__batch_larger_than_data__names_both_and_leaves_nothing(

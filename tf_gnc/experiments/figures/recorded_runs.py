@@ -30,7 +30,8 @@ class RecordedRun:
     Attributes:
         directory: The run's directory.
         config: Its configuration, by the names of `RunConfig`'s fields.
-        steps_per_epoch: Updates in one pass over its training data.
+        steps_per_epoch: Updates in one pass over its training data, on
+            average.
         metrics: The rows of metrics.jsonl, one for each epoch.
         rows: The rows of probe.jsonl and `MEASURED`, in the order of their
             steps, one for each step.
@@ -39,7 +40,7 @@ class RecordedRun:
 
     directory: Path
     config: Mapping[str, Any]
-    steps_per_epoch: int
+    steps_per_epoch: float
     metrics: Sequence[Mapping[str, Any]]
     rows: Sequence[Mapping[str, Any]]
     label: str = ""
@@ -172,7 +173,7 @@ def _about(directory: Path) -> dict[str, Any]:
     try:
         about = read_json(directory / "config.json")
         if {"method", "seed", "batch_size"} <= set(about["config"]):
-            int(about["steps_per_epoch"])
+            float(about["steps_per_epoch"])
             return about
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -47,8 +47,8 @@ _ROWS = (
 def mlperf() -> Iterator[Recipe]:
     """Yields a baseline for each batch size."""
     for row in _ROWS:
-        per_epoch = _IMAGES // row.batch_size
-        warm_up = row.warmup_epochs * per_epoch
+        per_epoch = _IMAGES / row.batch_size
+        warm_up = int(row.warmup_epochs * per_epoch)
         epochs = math.ceil((warm_up + row.decay_steps - 1) / per_epoch)
         yield Recipe(
             name=f"mlperf-{row.batch_size}",
@@ -58,6 +58,7 @@ def mlperf() -> Iterator[Recipe]:
             settings={
                 "model": "resnet50_v1_5",
                 "batch_size": row.batch_size,
+                "remainder": "carry",
                 "num_workers": row.batch_size // row.span,
                 "epochs": epochs,
                 "learning_rate": row.learning_rate,
@@ -67,7 +68,7 @@ def mlperf() -> Iterator[Recipe]:
                 "weight_decay": row.weight_decay,
                 # The last epoch may have a few steps more.
                 "decay_steps": max(
-                    row.decay_steps, epochs * per_epoch - warm_up
+                    row.decay_steps, int(epochs * per_epoch) - warm_up
                 ),
                 "collapse_epoch": 0,
                 "optimizer": "lars",

@@ -50,15 +50,23 @@ def load_images(config: RunConfig, holdout: float = 0.0) -> data.Source:
     return data.hold_out(source, holdout, config.seed) if holdout else source
 
 
-def steps_of_epoch(config: RunConfig, images: data.Source) -> int:
-    """Returns how many updates an epoch of a run has.
+def updates_of(config: RunConfig, images: data.Source) -> data.Updates:
+    """Returns which updates each epoch of a run has.
 
     A batch larger than the data set is a ValueError, and so are
-    `steps_per_execution` that don't divide them.
+    `steps_per_execution` that don't divide an epoch's updates.
     """
-    steps = data.steps_per_epoch(images.num_train, config.batch_size)
-    steps = min(steps, config.max_steps or steps)
-    at_once = config.steps_per_execution
+    carry = carries(config)
+    updates = data.Updates(
+        images.num_train, config.batch_size, carry, config.max_steps
+    )
+    at_once, steps = config.steps_per_execution, updates.in_epoch(0)
+    if at_once > 1 and carry:
+        raise ValueError(
+            "`steps_per_execution` must be 1 with remainder='carry', whose "
+            "epochs have different numbers of updates, got "
+            f"steps_per_execution={at_once}. Use --remainder=drop."
+        )
     if steps % at_once:
         fitting = max(n for n in range(1, at_once) if steps % n == 0)
         raise ValueError(
@@ -67,10 +75,15 @@ def steps_of_epoch(config: RunConfig, images: data.Source) -> int:
             f"steps_per_execution={at_once} with {steps} updates. Use "
             f"--steps_per_execution={fitting}."
         )
-    return steps
+    return updates
 
 
-def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
+def carries(config: RunConfig) -> bool:
+    """Tells whether a run leaves out no example of an epoch."""
+    return config.remainder == "carry" and config.max_steps is None
+
+
+def learning_rates(config: RunConfig, updates: data.Updates) -> WarmUp:
     r"""Returns the learning rate of a run as a function of the step.
 
     Paper: Haruki et al. (2019), arXiv:1906.10822, appendix A.4; with
@@ -83,7 +96,7 @@ def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
     Raises:
         ValueError: If the run is too short to hold both decays.
     """
-    total = config.epochs * steps_per_epoch
+    total = updates.before(config.epochs)
     # Rounded first: 5/90 of 3,510 is a hair above 195 in floating point.
     warm_up = math.ceil(round(total * config.warmup, 6))
     start = config.start_rate
@@ -106,7 +119,7 @@ def learning_rates(config: RunConfig, steps_per_epoch: int) -> WarmUp:
     else:
         then = StepDecay(config.learning_rate, ())
     if config.collapse_epoch:
-        then = FinalCollapse(then, config.collapse_epoch * steps_per_epoch)
+        then = FinalCollapse(then, updates.before(config.collapse_epoch))
     return WarmUp(start=start, steps=warm_up, then=then)
 
 
@@ -233,5 +246,6 @@ def training_data(
         augment=config.augment,
         erasing=config.erasing,
         first_step=first_step,
+        carry=carries(config),
         **others,
     )

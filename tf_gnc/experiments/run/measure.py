@@ -25,6 +25,7 @@ from tf_gnc.experiments.run.building import (
     build_model,
     learning_rates,
     load_images,
+    updates_of,
 )
 from tf_gnc.experiments.user_code import is_own, load_model
 from tf_gnc.step.train_step import GNCTrainStep
@@ -96,12 +97,13 @@ def measure(
     recording.Recording(measures).check(config)
     models = find_models(run)
     images = load_images(config)
+    updates = updates_of(config, images)
     given = recording.measuring_data(measures, config, images)
     calls = arguments(measures, given.get("batch"), given.get("dataset"))
     path = run.directory / MEASURED
     for epoch, saved in models.items():
-        step = epoch * run.steps_per_epoch
-        rate = learning_rates(config, run.steps_per_epoch)
+        step = updates.before(epoch)
+        rate = learning_rates(config, updates)
         model = load_checkpoint(saved, config, rate, step)
         fill_noise(model, config, images, step - 1)
         row: dict[str, Any] = {"step": step, "epoch": epoch}

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from tf_gnc._files import append_row, finite_or_none
+from tf_gnc.data import Updates
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run import environment
 from tf_gnc.experiments.run.directory import RunFiles
@@ -22,7 +23,8 @@ _LOGGED = ("loss", "accuracy", "val_loss", "val_accuracy")
 class MetricsLog(keras.callbacks.Callback):
     """Appends a row to metrics.jsonl at the end of each epoch.
 
-    A row holds the epoch (counted from 1), the mean loss and accuracy of the
+    A row holds the epoch (counted from 1), how many updates there were so far
+    in the whole run, the mean loss and accuracy of the
     epoch's batches, the same on the test data at the end of the epoch, the
     learning rate of the epoch's last update, the noise rule and its alpha,
     and the seconds that the epoch took, evaluation included. To these come
@@ -61,7 +63,7 @@ class MetricsLog(keras.callbacks.Callback):
         """Writes the row."""
         logs = logs or {}
         last_update = int(self.model.optimizer.iterations.numpy()) - 1
-        row: dict[str, Any] = {"epoch": epoch + 1}
+        row: dict[str, Any] = {"epoch": epoch + 1, "updates": last_update + 1}
         for name in _LOGGED:
             row[name] = finite_or_none(logs.get(name, math.nan))
         rule = self.model.noise_rule
@@ -132,7 +134,7 @@ class Summary:
 
 
 def summarize(
-    config: RunConfig, log: MetricsLog, steps_per_epoch: int, **others: Any
+    config: RunConfig, log: MetricsLog, updates: Updates, **others: Any
 ) -> Summary:
     """Returns the summary of a run of one epoch at least that has just ended.
 
@@ -140,7 +142,9 @@ def summarize(
     follow from none of the rest.
     """
     measured = log.training_seconds[1:] or log.training_seconds
-    examples = len(measured) * steps_per_epoch * config.batch_size
+    epochs = len(log.rows)
+    steps = updates.before(epochs) - updates.before(epochs - len(measured))
+    examples = steps * config.batch_size
     accuracies = [row["val_accuracy"] for row in log.rows]
     of_config = {field.name for field in dataclasses.fields(Summary)}
     of_config &= vars(config).keys()

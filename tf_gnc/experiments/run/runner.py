@@ -24,9 +24,10 @@ from tf_gnc.experiments.run.building import (
     build_model,
     learning_rates,
     load_images,
-    steps_of_epoch,
+    updates_of,
 )
 from tf_gnc.experiments.run.directory import RunFiles
+from tf_gnc.experiments.run.epoch_steps import EpochSteps
 from tf_gnc.experiments.run.metrics import MetricsLog, Summary, summarize
 from tf_gnc.experiments.run.placement import Placement, Workspace
 from tf_gnc.experiments.run.recording import save_result
@@ -41,7 +42,7 @@ class PreparedRun:
         config: What to run.
         workspace: Its directory, claimed, its strategy and its backups.
         images: The data set, in memory or in its files.
-        steps_per_epoch: Updates in one pass over the training data.
+        updates: Which updates each epoch has.
         schedule: The learning rate as a function of the update.
         model: Built and compiled.
     """
@@ -49,7 +50,7 @@ class PreparedRun:
     config: RunConfig
     workspace: Workspace
     images: data.Source
-    steps_per_epoch: int
+    updates: data.Updates
     schedule: Callable[[int], Any]
     model: GNCTrainStep
 
@@ -104,12 +105,12 @@ def prepare(
     placement.recording.check(config)
     workspace = Workspace(config, run_dir, placement)
     images = images or load_images(config)
-    steps = steps_of_epoch(config, images)
+    updates = updates_of(config, images)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     # The model is the first to draw, so that no method's draws come before.
     keras.utils.set_random_seed(config.seed)
-    schedule = learning_rates(config, steps)
+    schedule = learning_rates(config, updates)
     with placement.strategy.scope():
         model = build_model(config, schedule, images)
     if config.optimizer == "model":  # Its own rate, at its next step.
@@ -121,11 +122,11 @@ def prepare(
         {
             "config": config.to_dict(),
             "command": command,
-            "steps_per_epoch": steps,
+            "steps_per_epoch": updates.per_epoch,
             "environment": environment.environment(),
         }
     )
-    return PreparedRun(config, workspace, images, steps, schedule, model)
+    return PreparedRun(config, workspace, images, updates, schedule, model)
 
 
 def train(
@@ -166,7 +167,7 @@ def train(
     summary = summarize(
         config,
         log,
-        prepared.steps_per_epoch,
+        prepared.updates,
         num_replicas=workspace.strategy.num_replicas_in_sync,
         seconds=time.perf_counter() - began,
         resumed_steps=tuple(workspace.resumed_steps()),
@@ -190,18 +191,20 @@ def _fit(
         config, prepared.images, workspace.strategy, first_step
     )
     recording = workspace.placement.recording
-    run_dir = workspace.files.directory
+    run_dir, updates = workspace.files.directory, prepared.updates
+    steps = EpochSteps(updates) if updates.carry else updates.in_epoch(0)
     probes = recording.probes(
-        config, prepared.images, run_dir, prepared.steps_per_epoch, first_step
+        config, prepared.images, run_dir, updates.in_epoch(0), first_step
     )
     prepared.model.fit(
         training,
         epochs=config.epochs,
-        steps_per_epoch=prepared.steps_per_epoch,
+        steps_per_epoch=steps,
         validation_data=test,
         shuffle=False,  # The pipeline has done so.
         verbose=0,
         callbacks=[
+            *([steps] if updates.carry else []),
             *config.noise().callbacks(),
             *probes,  # Before the log, which writes down their numbers.
             log,

@@ -22,7 +22,7 @@ from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run.building import (
     learning_rates,
     load_images,
-    steps_of_epoch,
+    updates_of,
 )
 from tf_gnc.experiments.run.directory import Directory
 from tf_gnc.experiments.run.placement import Placement
@@ -156,7 +156,7 @@ class ManyRuns(Directory):
             where = (run.dataset, run.data_dir, run.download)
             if where not in loaded:
                 loaded[where] = load_images(run, self.holdout)
-            learning_rates(run, steps_of_epoch(run, loaded[where]))
+            learning_rates(run, updates_of(run, loaded[where]))
             run.noise()  # A function of the user's may not be there.
 
     @contextlib.contextmanager
