@@ -1,0 +1,101 @@
+"""Runs whose epochs leave no example out."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_gnc.experiments import Placement, make_config, prepare, train
+from tf_gnc.experiments.run.building import learning_rates, training_data
+
+THIS = "tests.experiments.run.test_remainder"
+UPDATES = [4, 8, 13, 17]  # 70 examples, 16 at a time: 4 3/8 an epoch
+
+
+def load():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 6)).astype("float32")
+    y = (x[:, 0] > 0).astype("int64") + (x[:, 1] > 0)
+    return (x[:70], y[:70]), (x[70:], y[70:])
+
+
+def build():
+    inputs = keras.Input((6,))
+    h = keras.layers.Dense(8, "relu")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(h))
+
+
+def _config(**chosen):
+    return make_config(
+        f"{THIS}:load", "gnc", model=f"{THIS}:build", num_workers=4,
+        batch_size=16, epochs=4, learning_rate=0.1, deterministic=True,
+        **{"remainder": "carry", **chosen},
+    )  # fmt: skip
+
+
+def _rows(prepared):
+    lines = prepared.files.path("metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    prepared = prepare(_config(), tmp_path_factory.mktemp("carried") / "run")
+    train(prepared)
+    return prepared
+
+
+def test_run__carried__makes_all_updates_and_is_one_long_pass(
+    finished, tmp_path
+):
+    assert [row["updates"] for row in _rows(finished)] == UPDATES
+    about = json.loads(finished.files.path("config.json").read_text())
+    assert about["steps_per_epoch"] == 70 / 16
+    straight = prepare(_config(), tmp_path / "run")
+    data = training_data(straight.config, straight.images, 0)
+    straight.model.fit(data, steps_per_epoch=17, shuffle=False, verbose=0)
+    for ours, theirs in zip(
+        finished.model.get_weights(), straight.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_learning_rates__carried__fall_at_true_epochs(finished):
+    rates = learning_rates(_config(), finished.updates)
+    drops = [s for s in range(1, 17) if rates(s) < rates(s - 1) / 2]
+    assert drops == [9, 13]  # after 1/2 and 3/4 of 17, rounded up
+
+
+@pytest.mark.parametrize("last", [4, 5, 13])
+def test_run__cut_short_around_an_epochs_end__goes_on_to_the_bit(
+    finished, tmp_path, last
+):
+    def interrupt(batch, logs):
+        if int(prepared.model.optimizer.iterations) == last:
+            raise KeyboardInterrupt
+
+    placement = Placement(
+        tf.distribute.get_strategy(), save_freq=1, resume=True
+    )
+    prepared = prepare(_config(), tmp_path / "run", placement=placement)
+    watch = keras.callbacks.LambdaCallback(on_train_batch_begin=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(prepared, [watch])
+    again = prepare(_config(), tmp_path / "run", placement=placement)
+    summary = train(again)
+    assert list(summary.resumed_steps) == [last]
+    assert [row["updates"] for row in _rows(again)] == UPDATES
+    for ours, theirs in zip(
+        again.model.get_weights(), finished.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_run__max_steps__drops(tmp_path):
+    prepared = prepare(_config(max_steps=3), tmp_path / "run")
+    assert prepared.updates.before(4) == 12
+    with pytest.raises(ValueError, match="Use --remainder=drop"):
+        prepare(_config(steps_per_execution=2), tmp_path / "other")
+    prepare(_config(steps_per_execution=3, max_steps=3), tmp_path / "third")
