@@ -6,6 +6,8 @@ Symbols   n  number of examples
 """
 
 import dataclasses
+import math
+from fractions import Fraction
 
 from tf_gnc.data.pipeline import steps_per_epoch
 
@@ -46,6 +48,17 @@ class Updates:
             return epoch * self.num_examples // self.batch_size
         whole = self.num_examples // self.batch_size
         return epoch * min(whole, self.at_most or whole)
+
+    def in_part(self, share: float, epochs: int) -> int:
+        """Returns how many updates a share of a run has, that of its epochs.
+
+        Without `carry` it is the share of its updates, rounded up.
+        """
+        if self.carry:
+            share = Fraction(share).limit_denominator(10_000)
+            return int(share * epochs * self.num_examples // self.batch_size)
+        # Rounded first: 5/90 of 3,510 is a hair above 195 in floating point.
+        return math.ceil(round(self.before(epochs) * share, 6))
 
     def in_epoch(self, epoch: int) -> int:
         """Returns how many updates an epoch has."""

@@ -65,7 +65,7 @@ def test_run__carried__makes_all_updates_and_is_one_long_pass(
 def test_learning_rates__carried__fall_at_true_epochs(finished):
     rates = learning_rates(_config(), finished.updates)
     drops = [s for s in range(1, 17) if rates(s) < rates(s - 1) / 2]
-    assert drops == [9, 13]  # after 1/2 and 3/4 of 17, rounded up
+    assert drops == [8, 13]  # after 2 and 3 epochs
 
 
 @pytest.mark.parametrize("last", [4, 5, 13])

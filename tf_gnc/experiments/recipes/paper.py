@@ -89,8 +89,8 @@ _TECHNIQUES: Mapping[str, tuple[str, dict[str, Any]]] = {
 _SIMPLE_RATES = {2_048: 0.016, 4_096: 0.032, 8_192: 0.064}
 
 _CIFAR_COST = (
-    "160 epochs of 50,000 pictures; some 4 hours a run on two cores, by the "
-    "step cost in README.md"
+    "160 epochs of 50,000 pictures; hours a run on two cores, by the step cost "
+    "in docs/speed.md"
 )
 _IMAGENET_COST = "90 epochs of ImageNet: a cluster of GPUs or a TPU pod"
 

@@ -5,7 +5,6 @@ Nothing here trains or writes a file.
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,8 +96,7 @@ def learning_rates(config: RunConfig, updates: data.Updates) -> WarmUp:
         ValueError: If the run is too short to hold both decays.
     """
     total = updates.before(config.epochs)
-    # Rounded first: 5/90 of 3,510 is a hair above 195 in floating point.
-    warm_up = math.ceil(round(total * config.warmup, 6))
+    warm_up = updates.in_part(config.warmup, config.epochs)
     start = config.start_rate
     if start is None:
         start = config.learning_rate / config.num_workers
@@ -114,7 +112,7 @@ def learning_rates(config: RunConfig, updates: data.Updates) -> WarmUp:
                 f"{total}. Train longer, lower `batch_size`, or use "
                 "schedule='constant' (--schedule=constant)."
             )
-        at = (math.ceil(total / 2), math.ceil(3 * total / 4))
+        at = tuple(updates.in_part(s, config.epochs) for s in (1 / 2, 3 / 4))
         then = StepDecay(config.learning_rate, at)
     else:
         then = StepDecay(config.learning_rate, ())
