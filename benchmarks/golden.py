@@ -5,12 +5,12 @@
     python benchmarks/golden.py check
 
 Runs the same short trainings on a commit and on the working tree and compares
-each number in metrics.jsonl and probe.jsonl but times, and a hash of the final
-weights, bit for bit. A commit's results are kept in ~/.cache/tf_gnc_golden for
-this machine, these versions and this file. `record` keeps the tree's numbers
-in a file, with which `check` compares if it is given no commit: bit for bit on
-such a machine, else losses alone, to a relative 1e-5. `--rtol=1e-4` compares
-losses alone, for a change that may round differently.
+each number in the commit's metrics.jsonl and probe.jsonl but times, and a hash
+of the final weights, bit for bit. A commit's results are kept in
+~/.cache/tf_gnc_golden for this machine, these versions and this file. `record`
+keeps the tree's numbers in a file, with which `check` compares if it is given
+no commit: bit for bit on such a machine, else losses alone, to a relative
+1e-5. `--rtol=1e-4` compares losses alone, for a change that rounds differently.
 
 Exits with 1 if anything differs, with 2 if it can't be found out.
 """
@@ -64,8 +64,8 @@ COMMANDS = {  # name: flags of `tf-gnc train`
     "resume": "--workers=8 --batch_size=64 --epochs=3 --max_steps=4 "
     "--backup=3 --method=gnc_to_rnc --switch_epoch=1",
 }
-_REPLICAS = {"replicas": 2}  # On logical CPUs.
-_KILL_AFTER = {"resume": 7}  # Steps: in mid-epoch, one past a backup.
+# Logical CPUs, and steps: in mid-epoch, one past a backup.
+_REPLICAS, _KILL_AFTER = {"replicas": 2}, {"resume": 7}
 _BEFORE = {"processes": "launch --processes=2 --max_restarts=0 --"}
 _TIMES = ("seconds", "per_second", "throughput", "time")
 
@@ -118,7 +118,7 @@ def _start_child(words: list, tree: Path, scratch: Path) -> tuple[int, str]:
 
 def _rows(run_dir: Path) -> list[tuple[str, Any]]:
     """Returns the place and value of each number of a run but times."""
-    numbers = []
+    numbers: list[tuple[str, Any]] = []
     for name in ("metrics.jsonl", "probe.jsonl"):
         path = run_dir / name
         for line in path.read_text().splitlines() if path.exists() else []:
@@ -225,15 +225,12 @@ def _fail(text: str) -> None:
 
 
 def difference(old: Result, new: Result, rtol: float | None) -> str | None:
-    """Returns the first difference in words, None if there is none.
-
-    With `rtol`, losses alone are compared, to that relative difference.
-    """
+    """Returns the first difference of what the old one has, in words."""
     if "failed" in new:
         return new["failed"]
     was, now = dict(old["rows"]), dict(new["rows"])
-    for key in [*was, *(key for key in now if key not in was)]:
-        a, b = was.get(key, "nothing"), now.get(key, "nothing")
+    for key, a in was.items():
+        b = now.get(key, "nothing")
         close = isinstance(a, float) and isinstance(b, float)
         close = close and math.isclose(a, b, rel_tol=rtol or 0)
         loose = rtol and (close or not key.endswith("loss"))
@@ -259,14 +256,14 @@ def check(names: list[str], given: argparse.Namespace) -> int:
         base = kept["results"]
         if rtol is None and kept["facts"] != facts():
             rtol, what = 1e-5, f"{what}, of another machine"
-        if set(names) - set(base):
-            _fail(f"{what} lacks {sorted(set(names) - set(base))}")
+        if lacking := set(names) - set(base):
+            _fail(f"{what} lacks {sorted(lacking)}")
     results, equal = run_all(names, given.tree, given.jobs), 0
     for name in names:
         found = difference(base[name], results[name], rtol)
         equal += found is None
         print(f"{name:<16}{found or 'equal'}")
-    how = "bit for bit" if rtol is None else f"in losses to {rtol:g}"
+    how = f"in losses to {rtol:g}" if rtol else "bit for bit"
     print(f"golden: {equal} of {len(names)} equal {how} ({what})")
     return int(equal < len(names))
 
@@ -294,11 +291,10 @@ def main() -> int:
     parser.add_argument("--tree", type=Path, default=_HERE.parents[1])
     given = parser.parse_args()
     given.tree = given.tree.resolve()
-    # So that what is temporary is removed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Cleans up.
     names = given.only.split(",") if given.only else list(COMMANDS)
-    if set(names) - set(COMMANDS):
-        _fail(f"--only must name some of {', '.join(COMMANDS)}")
+    if unknown := set(names) - set(COMMANDS):
+        _fail(f"--only must name some of {', '.join(COMMANDS)}, got {unknown}")
     return {"check": check, "record": record}[given.act](names, given)
 
 

@@ -282,12 +282,9 @@ def same(first: Path, second: Path) -> bool:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    import tf_gnc  # noqa: F401  Keras must know the model's class.
-
     def variables(folder: Path) -> list[bytes]:
         model = keras.models.load_model(folder / "model.keras")
-        both = [*model.variables, *model.optimizer.variables]
-        return [variable.numpy().tobytes() for variable in both]
+        return [variable.numpy().tobytes() for variable in model.variables]
 
     def rows(folder: Path) -> list[dict]:
         lines = (folder / "metrics.jsonl").read_text().splitlines()
