@@ -20,3 +20,17 @@ class StepCallback(keras.callbacks.Callback):
 
     def _steps_taken(self) -> int:
         return int(self.model.optimizer.iterations.numpy())
+
+
+def check_one_step_a_call(model: keras.Model, what: str) -> None:
+    """Raises a ValueError if a model takes several steps at a time.
+
+    `what` is the callback that wants to be asked before each.
+    """
+    at_once = model.steps_per_execution
+    if at_once > 1:
+        raise ValueError(
+            f"`{what}` sets something before every step and needs "
+            f"steps_per_execution=1, got {at_once}: TensorFlow would come "
+            "back to Python after so many steps."
+        )

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from tf_gnc import _check
-from tf_gnc.callbacks.base import StepCallback
+from tf_gnc.callbacks.base import StepCallback, check_one_step_a_call
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step.plan import check_rule
 
@@ -140,7 +140,7 @@ class SwitchNoiseOnDrop(StepCallback):
 
 
 class AlphaSchedule(StepCallback):
-    """Sets the noise's coefficient at the start of every epoch.
+    """Sets the noise's coefficient at the start of every epoch, or step.
 
     Not in the paper, whose alpha is constant. Nothing is traced anew.
 
@@ -148,19 +148,24 @@ class AlphaSchedule(StepCallback):
         schedule: Takes the epoch, counted from 0, and the coefficient in
             force, or the epoch alone; returns the coefficient for the epoch,
             a number of 0 or more.
+        unit: `"epoch"`, or `"step"` for a schedule of the steps taken so far.
 
     Raises:
-        ValueError: If `schedule` is not callable; in `fit`, if it returns
-            something else.
+        ValueError: If `schedule` is not callable or `unit` unknown; in `fit`,
+            if it returns something else, or if steps are to be counted and
+            `steps_per_execution` is above 1.
 
     Example:
         >>> ramp = AlphaSchedule(lambda epoch: 0.1 * min(1, epoch / 10))
     """
 
     def __init__(
-        self, schedule: Callable[[int, float], float] | Callable[[int], float]
+        self,
+        schedule: Callable[[int, float], float] | Callable[[int], float],
+        unit: str = "epoch",
     ) -> None:
         super().__init__()
+        self.unit = _check.choice("unit", unit, ("epoch", "step"))
         if not callable(schedule):
             raise ValueError(
                 "`schedule` must be a function of the epoch, got "
@@ -173,10 +178,26 @@ class AlphaSchedule(StepCallback):
         except TypeError:
             self._takes_alpha = False
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Refuses steps that it isn't asked about."""
+        if self.unit == "step":
+            check_one_step_a_call(self.model, type(self).__name__)
+
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the epoch's coefficient."""
+        if self.unit == "epoch":
+            self._set(epoch)
+
+    def on_train_batch_begin(
+        self, batch: int, logs: dict | None = None
+    ) -> None:
+        """Sets the step's coefficient."""
+        if self.unit == "step":
+            self._set(self._steps_taken())
+
+    def _set(self, count: int) -> None:
         alpha = (self.model.noise_alpha,) if self._takes_alpha else ()
-        self.model.noise_alpha = self.schedule(epoch, *alpha)
+        self.model.noise_alpha = self.schedule(count, *alpha)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the coefficient in force to the epoch's logs."""

@@ -19,9 +19,14 @@ class ExactSchedule(LearningRateSchedule):
     subclass keeps each argument of its constructor under the same name.
     """
 
-    def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the float32 rate at `step`, elementwise for several."""
-        return tf.cast(self.exact(whole_step(step)), tf.float32)
+    def __call__(self, step: Any, rate: float | None = None) -> Any:
+        """Returns the float32 rate at `step`, elementwise for several.
+
+        Keras's `LearningRateScheduler`, whose steps are epochs, hands over
+        the rate in force as well, and gets a Python float.
+        """
+        found = tf.cast(self.exact(whole_step(step)), tf.float32)
+        return found if rate is None else float(found)
 
     def exact(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the float64 rate at `step`, an int64 tensor."""
