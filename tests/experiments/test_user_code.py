@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tf_gnc.cli.main import main
-from tf_gnc.experiments import make_config, run, user_code
+from tf_gnc.experiments import make_config, prepare, run, train, user_code
 from tf_gnc.experiments.run.building import build_model
 
 _MODULE = """
@@ -135,12 +135,13 @@ def test_run__own_model_and_data__learns(mine, tmp_path, model):
 
 
 def test_run__own_optimizer__is_the_models(mine, tmp_path):
-    run(_config(mine, "compiled", optimizer="model"), tmp_path / "run")
+    config = _config(mine, "compiled", optimizer="model")
+    prepared = prepare(config, tmp_path / "run")
+    train(prepared)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     rates = [json.loads(line)["learning_rate"] for line in lines]
     assert rates == pytest.approx([0.02, 0.02])
-    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    assert isinstance(model.optimizer, keras.optimizers.Adam)
+    assert isinstance(prepared.model.optimizer, keras.optimizers.Adam)
 
 
 def test_build_model__last_layer__decides_what_the_loss_expects(mine):
@@ -303,9 +304,11 @@ def test_run__lars_bfloat16_polynomial__reaches_the_model(tmp_path, digits_dir):
         lars_variant="mlperf", dtype="mixed_bfloat16", schedule="polynomial",
         collapse_epoch=1, weight_decay=0.01,
     )  # fmt: skip
-    run(config, tmp_path / "run")
+    prepared = prepare(config, tmp_path / "run")
+    train(prepared)
+    optimizer = prepared.model.optimizer
+    assert optimizer.get_config()["variant"] == "mlperf"
     model = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    assert model.optimizer.get_config()["variant"] == "mlperf"
     assert model.layers[1].compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
 

@@ -111,9 +111,13 @@ def test_lars__the_forms__differ_by_more_than_the_tolerance():
     # Tiny epsilons, and what they do to small weights, are all that sets
     # these three apart.
     names = list(FORMS)
+    alike = {"paper", "mlperf", "chainer"}
+    # With an epsilon as large they are one but for small weights.
+    of_one = {"mlperf, large epsilon", "chainer, large epsilon"}
     for i, first in enumerate(ends):
         for j, second in enumerate(ends[:i]):
-            if not {names[i], names[j]} <= {"paper", "mlperf", "chainer"}:
+            pair = {names[i], names[j]}
+            if not (pair <= alike or pair <= of_one):
                 assert _relative(first, second) > 1e-4, (names[i], names[j])
 
 
@@ -195,7 +199,7 @@ def test_lars__excluded_variable__follows_plain_momentum_without_decay(form):
     x, gradients = problem()
     bias, kernel = (keras.Variable(x, name=n) for n in ("bias", "kernel"))
     plain = keras.Variable(x, name="kernel")
-    lars = LARS(0.1, 0.9, 0.1, **FORMS[form][0])
+    lars = LARS(0.1, 0.9, 0.1, **FORMS[form][0], exclude="bias")
     sgd = MomentumSGD(0.1, 0.9)
     for gradient in gradients:
         lars.apply([tf.constant(gradient)] * 2, [bias, kernel])
@@ -618,7 +622,7 @@ def test_lars__saved_and_loaded__goes_on_as_if_never_stopped(tmp_path, format):
         ({"classic_momentum": False}, "classic_momentum=False with .*'paper'"),
         ({"exclude": "("}, r"regular expressions .*, got '\('"),
         ({"exclude": [3]}, "regular expressions .*, got 3"),
-        ({"exclude": None}, r"got exclude=None. Use \(\)"),
+        ({"exclude": 3}, r"got exclude=3. Use \(\)"),
         ({"nesterov": True}, "nesterov"),
     ],
 )

@@ -7,6 +7,7 @@ from keras import layers
 
 from tf_gnc import _check
 from tf_gnc.layers import BatchNormalization
+from tf_gnc.layers.fuse import with_stock_batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,3 +123,12 @@ def logits(
         dtype=keras.backend.result_type(variable_dtype, "float32"),
         name="logits",
     )(x)
+
+
+def finished(model: keras.Model) -> keras.Model:
+    """Returns a network with the batch normalization that suits its class.
+
+    What a plain `keras.Model` saves must load where only Keras is.
+    """
+    is_kerass = type(model).__module__.startswith("keras.")
+    return with_stock_batch_norm(model) if is_kerass else model

@@ -1,8 +1,9 @@
 r"""Residual networks for small images, ResNet-(6n + 2) of He et al. (2016).
 
 They are made of stock Keras layers and operations, but for the batch
-normalization of `tf_gnc.layers`, in whose place `GNCModel.to_keras` puts
-Keras's own: what that saves loads where this package isn't installed.
+normalization of `tf_gnc.layers`. A plain `keras.Model`, and what
+`GNCModel.to_keras` returns, has Keras's own in its place, so that its file
+loads where this package isn't installed.
 
 Symbols   n       residual blocks in each of the three stages
           N       examples in a batch
@@ -18,6 +19,7 @@ from tf_gnc import _check
 from tf_gnc.models._layers import (
     BatchNormSettings,
     conv_norm,
+    finished,
     image_shape,
     logits,
 )
@@ -89,7 +91,8 @@ def resnet(
         batch_norm: Settings of all batch normalizations; True for
             `BatchNormSettings()`. False leaves them out, as Haruki et al. do
             for their Fig. 3 (c); convolutions then have a bias.
-        model_class: Called as `model_class(inputs, outputs, name=...)`.
+        model_class: Called as `model_class(inputs, outputs, name=...)`. Of a
+            plain `keras.Model` all layers are Keras's own.
         name: Name of the model, by default "resnet" and its depth.
 
     Returns:
@@ -132,7 +135,7 @@ def resnet(
             x = layers.ReLU(name=f"{prefix}_relu")(x)
     outputs = logits(x, num_classes, "he_normal")
     name = name or f"resnet{6 * depth_n + 2}"
-    return model_class(inputs, outputs, name=name)
+    return finished(model_class(inputs, outputs, name=name))
 
 
 def _residual(

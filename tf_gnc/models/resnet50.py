@@ -12,6 +12,7 @@ from tf_gnc import _check
 from tf_gnc.models._layers import (
     BatchNormSettings,
     conv_norm,
+    finished,
     image_shape,
     logits,
 )
@@ -58,7 +59,8 @@ def resnet50(
             number of channels of the 7x7 convolution.
         batch_norm: Settings of all batch normalizations, by default
             `BatchNormSettings()`.
-        model_class: Called as `model_class(inputs, outputs, name=...)`.
+        model_class: Called as `model_class(inputs, outputs, name=...)`. Of a
+            plain `keras.Model` all layers are Keras's own.
         name: Name of the model, by default "resnet50" or "resnet50_v1_5".
 
     Returns, and errors, are those of `resnet.resnet`.
@@ -99,7 +101,7 @@ def resnet50(
     normal = keras.initializers.RandomNormal(stddev=0.01)
     outputs = logits(x, num_classes, normal)
     name = name or f"resnet50{'_v1_5' if version == 'v1.5' else ''}"
-    return model_class(inputs, outputs, name=name)
+    return finished(model_class(inputs, outputs, name=name))
 
 
 def _residual(

@@ -244,7 +244,7 @@ def test_recipe__of_mlperf__rates_climb_to_their_peak_and_stay_above_zero(name):
     assert min(curve) > 0 < float(rates(config.epochs * steps - 1))
     # Runs came to 75.9 % before the rate had all but gone.
     last = int(RECIPES[name].published_note.split()[-2])
-    assert last < config.epochs
+    assert last <= config.epochs
 
 
 @pytest.mark.parametrize("name", ["cifar10-8192", "imagenet-32768"])

@@ -30,7 +30,7 @@ def build():
 def _config(**chosen):
     return make_config(
         f"{THIS}:load", "gnc", model=f"{THIS}:build", num_workers=4,
-        batch_size=16, epochs=4, learning_rate=0.1, deterministic=True,
+        batch_size=16, epochs=4, learning_rate=0.1,
         **{"remainder": "carry", **chosen},
     )  # fmt: skip
 
