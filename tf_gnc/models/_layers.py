@@ -7,7 +7,6 @@ from keras import layers
 
 from tf_gnc import _check
 from tf_gnc.layers import BatchNormalization
-from tf_gnc.layers.fuse import with_stock_batch_norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +24,8 @@ class BatchNormSettings:
             from 0 to 1.
         epsilon: Added to the variance before its square root, above 0.
             1e-5, as in the original code of He et al.; Keras's is 1e-3.
+        layer: The layer's class. In a plain `keras.Model`, whose file must
+            load where only Keras is, it is Keras's own in any case.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -36,10 +37,21 @@ class BatchNormSettings:
 
     momentum: float = 0.9
     epsilon: float = 1e-5
+    layer: type[keras.layers.BatchNormalization] = dataclasses.field(
+        default=BatchNormalization, repr=False
+    )
 
     def __post_init__(self) -> None:
         _check.real("momentum", self.momentum, minimum=0, maximum=1)
         _check.real("epsilon", self.epsilon, above=0)
+
+    def suiting(self, model_class: object) -> "BatchNormSettings":
+        """Returns the settings for a model of that class."""
+        if model_class is keras.Model:
+            return dataclasses.replace(
+                self, layer=keras.layers.BatchNormalization
+            )
+        return self
 
 
 def conv_norm(
@@ -81,7 +93,7 @@ def conv_norm(
     )(x)
     if norm is None:
         return x
-    return BatchNormalization(
+    return norm.layer(
         momentum=norm.momentum,
         epsilon=norm.epsilon,
         gamma_initializer=gamma,
@@ -123,12 +135,3 @@ def logits(
         dtype=keras.backend.result_type(variable_dtype, "float32"),
         name="logits",
     )(x)
-
-
-def finished(model: keras.Model) -> keras.Model:
-    """Returns a network with the batch normalization that suits its class.
-
-    What a plain `keras.Model` saves must load where only Keras is.
-    """
-    is_kerass = type(model).__module__.startswith("keras.")
-    return with_stock_batch_norm(model) if is_kerass else model

@@ -19,7 +19,6 @@ from tf_gnc import _check
 from tf_gnc.models._layers import (
     BatchNormSettings,
     conv_norm,
-    finished,
     image_shape,
     logits,
 )
@@ -117,6 +116,7 @@ def resnet(
     norm = batch_norm or None
     if batch_norm is True:
         norm = BatchNormSettings()
+    norm = norm and norm.suiting(model_class)
     inputs = keras.Input(image_shape(input_shape))
     x = conv_norm(inputs, WIDTHS[0], 3, norm, name="stem")
     x = layers.ReLU(name="stem_relu")(x)
@@ -135,7 +135,7 @@ def resnet(
             x = layers.ReLU(name=f"{prefix}_relu")(x)
     outputs = logits(x, num_classes, "he_normal")
     name = name or f"resnet{6 * depth_n + 2}"
-    return finished(model_class(inputs, outputs, name=name))
+    return model_class(inputs, outputs, name=name)
 
 
 def _residual(

@@ -12,7 +12,6 @@ from tf_gnc import _check
 from tf_gnc.models._layers import (
     BatchNormSettings,
     conv_norm,
-    finished,
     image_shape,
     logits,
 )
@@ -73,7 +72,7 @@ def resnet50(
     version = _check.choice("version", version, ("v1", "v1.5"))
     num_classes = _check.integer("num_classes", num_classes, minimum=1)
     stages = _stages(blocks, widths)
-    norm = batch_norm or BatchNormSettings()
+    norm = (batch_norm or BatchNormSettings()).suiting(model_class)
     inputs = keras.Input(image_shape(input_shape))
     x = conv_norm(inputs, stages[0][1], 7, norm, 2, name="stem")
     x = layers.ReLU(name="stem_relu")(x)
@@ -101,7 +100,7 @@ def resnet50(
     normal = keras.initializers.RandomNormal(stddev=0.01)
     outputs = logits(x, num_classes, normal)
     name = name or f"resnet50{'_v1_5' if version == 'v1.5' else ''}"
-    return finished(model_class(inputs, outputs, name=name))
+    return model_class(inputs, outputs, name=name)
 
 
 def _residual(
