@@ -25,11 +25,12 @@ class GradientNoise(NoiseRule):
 
     Paper: Haruki et al. (2019), arXiv:1906.10822, Algorithm 1, Eqs. (3), (4)
     and (6).
-    Deviation from the paper: none with the defaults. Where it is silent:
-    biases and the vectors of BatchNorm are displaced too, each counting as one
-    filter (Algorithm 1 perturbs "weights x", all of them; the sources that the
-    paper cites for filter-wise scaling leave them out); under LARS, eta is the
-    global learning rate unless told otherwise.
+    Deviation from the paper: under LARS, eta is the global learning rate
+    where its letters mean the local one, which `LARS(noise_rate="layer")`
+    takes, that of the step before; else none with the defaults. Where it is
+    silent: biases and the vectors of BatchNorm are displaced too, each
+    counting as one filter (Algorithm 1 perturbs "weights x", all of them; the
+    sources that the paper cites for filter-wise scaling leave them out).
 
     The noise sums to zero over the workers and is zero at the first step, with
     a single worker, and where all workers see the same examples.
