@@ -20,11 +20,7 @@ from tf_gnc import RandomNoise, analysis
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures.recorded_runs import read_run
 from tf_gnc.experiments.run import recording
-from tf_gnc.experiments.run.building import (
-    learning_rates,
-    load_images,
-    updates_of,
-)
+from tf_gnc.experiments.run.building import load_images
 from tf_gnc.experiments.run.measure import (
     fill_noise,
     find_models,
@@ -41,7 +37,6 @@ def main() -> None:
     run = read_run(parser.parse_args().run)
     config = RunConfig.from_dict(run.config)
     images = load_images(config)
-    updates = updates_of(config, images)
     batch = recording.batch_of_step(config, images, 0)
     print(
         f"{config.dataset}, {config.model}, {config.num_workers} workers x "
@@ -50,9 +45,8 @@ def main() -> None:
         "        std ratio"
     )
     for epoch, path in find_models(run).items():
-        step = updates.before(epoch)
-        rates = learning_rates(config, updates)
-        model = load_checkpoint(path, config, rates, step)
+        model = load_checkpoint(path, config, images, epoch)
+        step = int(model.optimizer.iterations.numpy())
         fill_noise(model, config, images, step - 1)
         none = analysis.sharpness(model, batch, noise=None)
         for length in _LENGTHS:

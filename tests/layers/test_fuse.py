@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tf_gnc.layers import BatchNormalization, fuse_batch_norm
-from tf_gnc.layers.fuse import with_stock_batch_norm
+from tf_gnc.layers.fuse import has_own_call, with_stock_batch_norm
 
 
 def _functional(model_class=keras.Model):
@@ -112,3 +112,17 @@ def test_save__fused_model__loads_with_the_layer(tmp_path):
     model.save(tmp_path / "fused.keras")
     loaded = keras.models.load_model(tmp_path / "fused.keras")
     assert {type(n) for n in _norms(loaded)} == {BatchNormalization}
+
+
+class Doubled(tf_gnc.GNCTrainStep, keras.Sequential):
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
+def test_to_keras__layers_under_a_call_of_its_own__is_refused():
+    model = Doubled([keras.Input((3,)), keras.layers.Dense(2)])
+    assert has_own_call(model)
+    assert not has_own_call(_functional(tf_gnc.GNCModel))
+    assert not has_own_call(_sequential())
+    with pytest.raises(TypeError, match="Doubled"):
+        fuse_batch_norm(model)

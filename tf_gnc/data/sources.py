@@ -38,12 +38,13 @@ class Source(Protocol):
         erasing: bool = True,
         rows: tuple[int, int] | None = None,
         first_step: int = 0,
+        carry: bool = False,
     ) -> tf.data.Dataset:
         """Returns endless training batches, a function of (seed, step).
 
         The arguments are those of `tf_gnc.data.training_dataset`.
         `augment=False` only normalises; `erasing=False` leaves out random
-        erasing.
+        erasing. `carry` is given to a run with `remainder="carry"` alone.
         """
 
     def evaluation(self) -> tf.data.Dataset:

@@ -39,9 +39,10 @@ def with_stock_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def has_own_call(model: keras.Model) -> bool:
-    """Tells whether a model is code of its own, no graph of layers."""
+    """Tells whether a model is code of its own, no graph of layers alone."""
     is_graph = getattr(model, "inputs", None) is not None
-    return not (is_graph or isinstance(model, keras.Sequential))
+    is_graph = is_graph or isinstance(model, keras.Sequential)
+    return not (is_graph and type(model).call.__module__.startswith("keras."))
 
 
 def exchange(model: keras.Model, old: type, new: type) -> keras.Model:

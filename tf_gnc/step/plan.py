@@ -72,7 +72,7 @@ class StepPlan:
             if not model.optimizer.built:
                 model.optimizer.build(self.variables)
         self.keep_table(control_of(model).keeps_table, strategy)
-        if not self.is_plain:
+        if self.num_workers > 1:
             check_layers(model)
 
     def keep_table(

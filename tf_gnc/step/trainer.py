@@ -208,11 +208,6 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
             TypeError: If the model was not made from inputs and outputs: a
                 subclass's `call` is its own code, which no plain model has.
         """
-        if isinstance(self, keras.Sequential):
-            plain = keras.Sequential(self.layers, name=self.name)
-            if self.built and not plain.built:
-                plain.build(self.input_shape)
-            return with_stock_batch_norm(plain)
         if has_own_call(self):
             raise TypeError(
                 "`to_keras` needs a model made from inputs and outputs, got "
@@ -221,6 +216,11 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
                 "inference, or load its `save_weights` into the same class "
                 "without the mixin."
             )
+        if isinstance(self, keras.Sequential):
+            plain = keras.Sequential(self.layers, name=self.name)
+            if self.built and not plain.built:
+                plain.build(self.input_shape)
+            return with_stock_batch_norm(plain)
         structure = keras.tree.pack_sequence_as
         inputs = structure(self.input, self.inputs)
         plain = keras.Model(inputs, self.output, name=self.name)

@@ -54,7 +54,7 @@ def _polynomial(settings: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
         found["start_rate"] = 1.0  # Table 4
     epochs = settings["epochs"]
     found["decay_steps"] = -(-4_120 * 32_768 * epochs // (batch_size * 90))
-    found["collapse_epoch"] = 80 * epochs // 90
+    found["collapse_epoch"] = 80 * epochs // 90 or None
     return found
 
 

@@ -244,6 +244,6 @@ def training_data(
         augment=config.augment,
         erasing=config.erasing,
         first_step=first_step,
-        carry=carries(config),
+        **({"carry": True} if carries(config) else {}),
         **others,
     )

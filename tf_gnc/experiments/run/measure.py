@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from tf_gnc import _check, _files, analysis, data
+from tf_gnc import _check, _files, _keras_compat, analysis, data
 from tf_gnc.callbacks.measures import FULL, arguments, as_json
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures.recorded_runs import (
@@ -29,6 +29,8 @@ from tf_gnc.experiments.run.building import (
 )
 from tf_gnc.experiments.user_code import is_own, load_model
 from tf_gnc.step.train_step import GNCTrainStep
+
+_LAST = "model.keras"
 
 
 def check_measures(measures: Sequence[str]) -> None:
@@ -54,7 +56,7 @@ def find_models(run: RecordedRun) -> dict[int, Path]:
     for path in folder.glob("epoch-*.keras"):
         if epoch := re.fullmatch(r"epoch-(\d+)\.keras", path.name):
             found[int(epoch[1])] = path
-    last = run.directory / "model.keras"
+    last = run.directory / _LAST
     if last.exists():
         found.setdefault(len(run.metrics), last)
     if not found:
@@ -96,15 +98,16 @@ def measure(
         config = dataclasses.replace(config, data_dir=data_dir)
     recording.Recording(measures).check(config)
     models = find_models(run)
+    if config.noise_rate == "layer" and len(models) > 1:
+        # The last model has no optimizer, which that noise depends on.
+        models = {e: p for e, p in models.items() if p.name != _LAST}
     images = load_images(config)
-    updates = updates_of(config, images)
     given = recording.measuring_data(measures, config, images)
     calls = arguments(measures, given.get("batch"), given.get("dataset"))
     path = run.directory / MEASURED
     for epoch, saved in models.items():
-        step = updates.before(epoch)
-        rate = learning_rates(config, updates)
-        model = load_checkpoint(saved, config, rate, step)
+        model = load_checkpoint(saved, config, images, epoch)
+        step = int(model.optimizer.iterations.numpy())
         fill_noise(model, config, images, step - 1)
         row: dict[str, Any] = {"step": step, "epoch": epoch}
         for name, call in calls.items():
@@ -116,9 +119,9 @@ def measure(
 
 
 def load_checkpoint(
-    path: Path, config: RunConfig, learning_rate: Any, step: int
+    path: Path, config: RunConfig, images: data.Source, epoch: int
 ) -> GNCTrainStep:
-    """Returns a model of a run as it was after `step` steps, compiled.
+    """Returns a model of a run as it was after so many epochs, compiled.
 
     A checkpoint is that model. The one at the end of a run is stock Keras's,
     not compiled: its weights go into a new one, which has no optimizer state.
@@ -133,7 +136,10 @@ def load_checkpoint(
         raise ValueError(f"The model {path} can't be read: {error}") from error
     if isinstance(loaded, GNCTrainStep) and loaded.compiled:
         return loaded
-    model = build_model(config, learning_rate)
+    updates = updates_of(config, images)
+    keras.utils.set_random_seed(config.seed)  # Of Dropout, for one.
+    model = build_model(config, learning_rates(config, updates), images)
+    _keras_compat.build(model, recording.batch_of_step(config, images, 0))
     try:
         model.set_weights(loaded.get_weights())
     except ValueError as error:
@@ -142,7 +148,7 @@ def load_checkpoint(
             f"model {loaded.name!r} whose weights don't fit: {error}"
         ) from error
     model.noise_rule = config.noise().rules[-1]
-    model.optimizer.iterations.assign(step)
+    model.optimizer.iterations.assign(updates.before(epoch))
     if (
         model.noise_rule
         and getattr(model.optimizer, "noise_rate", "") == "layer"

@@ -6,6 +6,7 @@ configuration. What the measures are is in tf_gnc.callbacks.
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tf_gnc import _check, _files, data
 from tf_gnc.callbacks import Probe
 from tf_gnc.callbacks.measures import CHEAP, FULL
 from tf_gnc.callbacks.probe_rows import rows_file, take_up
+from tf_gnc.distribute import chief
 from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.doctor.dry_step import measuring
 from tf_gnc.experiments.config import RunConfig
@@ -182,12 +184,26 @@ def save_result(model: GNCTrainStep, path: Path) -> None:
     """Saves what a run has trained, for those who don't have tf_gnc.
 
     That is a stock Keras model, not compiled. A model with a `call` of its
-    own is the user's code and is saved as it is.
+    own is the user's code and is saved as it is, and so is one whose layers
+    can't be put together anew.
     """
-    if has_own_call(model):
+    plain = None
+    if not has_own_call(model):
+        try:
+            plain = model.to_keras()
+        except (TypeError, ValueError) as error:
+            warnings.warn(
+                f"{path.name} needs tf_gnc to be loaded, since the model "
+                f"can't be made anew from its layers: {error}",
+                stacklevel=2,
+            )
+    if plain is None:
         save_model(model, path)
     elif is_chief(model.distribute_strategy):
-        _files.write(path, model.to_keras().save)
+        _files.write(path, plain.save)
+    else:  # All read the weights.
+        with chief.writable(path, model.distribute_strategy) as own:
+            plain.save(own)
 
 
 class Checkpoints(keras.callbacks.Callback):
