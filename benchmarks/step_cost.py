@@ -140,17 +140,22 @@ class _Child:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self._first, self._flops = self._read("ready")
+        self._first, self._flops, self._weights = self._read("ready")
 
     def step(self) -> float:
         """Returns the milliseconds of one step."""
         return self._ask("step")
 
     def end(self) -> dict[str, float]:
-        """Returns peak memory in MB, operations, seconds of the first step."""
+        """Returns peak memory in MB, and what the process said of itself."""
         peak = self._ask("end")
         self._process.wait()
-        return {"first": self._first, "flops": self._flops, "peak": peak}
+        return {
+            "first": self._first,
+            "flops": self._flops,
+            "weights": self._weights,
+            "peak": peak,
+        }
 
     def _ask(self, word: str) -> float:
         self._process.stdin.write(word + "\n")
@@ -214,20 +219,12 @@ def _print_ratios(
         gnc, none = facts.get(f"gnc {workers}"), facts.get(f"none {workers}")
         if gnc and none:
             extra = gnc["peak"] - none["peak"]
-            noise = workers * _num_scalars() * 4 / 2**20
+            noise = workers * gnc["weights"] * 4 / 2**20
             print(
                 f"| peak memory of gnc {workers} over none {workers} / "
                 f"(V x weights x 4 bytes) | {extra:.0f} MB / {noise:.0f} MB = "
                 f"{extra / noise:.2f} | 1.25 |"
             )
-
-
-def _num_scalars() -> int:
-    from tf_gnc.models.resnet import resnet
-
-    side, classes = NETWORKS["resnet32"]
-    model = resnet(5, classes, (side, side, 3), shortcut="projection")
-    return sum(v.numpy().size for v in model.trainable_variables)
 
 
 def _processor() -> str:

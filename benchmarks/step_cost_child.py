@@ -24,11 +24,13 @@ WORDS, WIDTH = 2_000_000, 16
 PEAK_SIZE = 2048  # rows and columns of the matrices that are multiplied
 
 
-def answer(step: Callable[[], Any], flops: float = 0.0) -> None:
+def answer(
+    step: Callable[[], Any], flops: float = 0.0, weights: int = 0
+) -> None:
     """Does what the lines of standard input say."""
     start = time.perf_counter()
     step()
-    print("ready", time.perf_counter() - start, flops, flush=True)
+    print("ready", time.perf_counter() - start, flops, weights, flush=True)
     step()
     for line in sys.stdin:
         if line.strip() == "end":
@@ -68,8 +70,8 @@ def _product(dtype: str) -> Callable[[], Any]:
 
 def _training(
     network: str, kind: str, workers: int, examples: int, dtype: str
-) -> tuple[Callable[[], Any], float]:
-    """Returns a training step, and its floating-point operations."""
+) -> tuple[Callable[[], Any], float, int]:
+    """Returns a step, its floating-point operations, and how many weights."""
     import keras
     import tensorflow as tf
 
@@ -101,7 +103,8 @@ def _training(
     data = iter(tf.data.Dataset.from_tensors((x, y)).repeat())
     # What `fit` calls for each batch, callbacks left out.
     model.make_train_function()
-    return lambda: model.train_function(data), len(x) * flops(model)
+    weights = sum(v.shape.num_elements() for v in model.trainable_variables)
+    return lambda: model.train_function(data), len(x) * flops(model), weights
 
 
 def _model_and_data(network: str, batch: int) -> tuple[Any, Any, Any]:

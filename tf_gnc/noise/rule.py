@@ -32,8 +32,9 @@ class NoiseRule:
         alpha: Coefficient of the noise, 0 or more. 0 turns the rule off.
         scaling: `"filter"` multiplies each filter's noise by the norm of that
             filter (Eqs. 5 and 6), `"none"` leaves the noise as it is (Eq. 3).
-        include_vectors: Whether weights of rank 0 and 1 (biases, the gamma
-            and beta of BatchNorm) are displaced too, each as one filter.
+        include_vectors: Whether weights of rank 0 and 1, and biases of any
+            rank, are displaced too (the gamma and beta of BatchNorm among
+            them), each as one filter.
     """
 
     remembers_gradients = False

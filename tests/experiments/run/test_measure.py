@@ -1,5 +1,7 @@
 """Models of a run, read back to be measured."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -44,3 +46,21 @@ def test_load_checkpoint__last_model__is_the_run_as_it_ended(tmp_path, model):
     assert found.noise_rule == prepared.model.noise_rule
     rate = prepared.model.optimizer.learning_rate
     assert float(found.optimizer.learning_rate) == float(rate)
+
+
+def test_load_checkpoint__layers_rates_without_an_optimizer__is_refused(
+    tmp_path,
+):
+    config = make_config(
+        f"{THIS}:load", "gnc", model=f"{THIS}:unbuilt", num_workers=4,
+        batch_size=16, epochs=1, optimizer="lars", noise_rate="layer",
+        learning_rate=0.1, schedule="constant", warmup=0.0,
+    )  # fmt: skip
+    prepared = prepare(config, tmp_path / "run")
+    train(prepared)
+    ((epoch, path),) = find_models(read_run(tmp_path / "run")).items()
+    with pytest.raises(ValueError, match="Train with --checkpoint_every"):
+        load_checkpoint(path, config, prepared.images, epoch)
+    # Without noise nothing depends on the optimizer.
+    plain = dataclasses.replace(config, method="dpsgd", settings={})
+    assert load_checkpoint(path, plain, prepared.images, epoch)

@@ -98,8 +98,7 @@ def measure(
         config = dataclasses.replace(config, data_dir=data_dir)
     recording.Recording(measures).check(config)
     models = find_models(run)
-    if config.noise_rate == "layer" and len(models) > 1:
-        # The last model has no optimizer, which that noise depends on.
+    if _needs_optimizer(config) and len(models) > 1:
         models = {e: p for e, p in models.items() if p.name != _LAST}
     images = load_images(config)
     given = recording.measuring_data(measures, config, images)
@@ -136,6 +135,12 @@ def load_checkpoint(
         raise ValueError(f"The model {path} can't be read: {error}") from error
     if isinstance(loaded, GNCTrainStep) and loaded.compiled:
         return loaded
+    if _needs_optimizer(config):
+        raise ValueError(
+            f"{path} can't be measured: under noise_rate='layer' the noise is "
+            "as long as the optimizer's last steps were, and a run's last "
+            "model has no optimizer. Train with --checkpoint_every=EPOCHS."
+        )
     updates = updates_of(config, images)
     keras.utils.set_random_seed(config.seed)  # Of Dropout, for one.
     model = build_model(config, learning_rates(config, updates), images)
@@ -149,16 +154,12 @@ def load_checkpoint(
         ) from error
     model.noise_rule = config.noise().rules[-1]
     model.optimizer.iterations.assign(updates.before(epoch))
-    if (
-        model.noise_rule
-        and getattr(model.optimizer, "noise_rate", "") == "layer"
-    ):
-        raise ValueError(
-            f"{path} can't be measured: under noise_rate='layer' the noise is "
-            "as long as the optimizer's last steps were, and a run's last "
-            "model has no optimizer. Train with --checkpoint_every=EPOCHS."
-        )
     return model
+
+
+def _needs_optimizer(config: RunConfig) -> bool:
+    """Tells whether a run's noise at its end depends on optimizer state."""
+    return config.noise_rate == "layer" and config.noise().rules[-1] is not None
 
 
 def fill_noise(
