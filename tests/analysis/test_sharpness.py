@@ -38,16 +38,19 @@ def _noise(model, rows):
     ]
 
 
-def _losses(model, noise, step_size, x, y):
-    """In NumPy, and the mean of ||x_i - x|| / ||x||."""
+def _losses(model, noise, step_size, x, y, rows=None):
+    """In NumPy, and the mean of ||x_i - x|| / ||x||.
+
+    Worker i has the slice `rows[i]`; by default its own four.
+    """
+    rows = rows or [slice(4 * i, 4 * i + 4) for i in range(M)]
     clean = [v.numpy().astype("float64") for v in model.trainable_variables]
     losses, moves = [], []
     for i, omega in enumerate(noise):
         weights = oracles.displaced(
             clean, omega, step_size, "filter", True, None
         )
-        rows = slice(4 * i, 4 * i + 4)
-        losses.append(oracles.gradient(weights, x[rows], y[rows])[0])
+        losses.append(oracles.gradient(weights, x[rows[i]], y[rows[i]])[0])
         squares = [
             np.sum((w - c) ** 2) for w, c in zip(weights, clean, strict=True)
         ]
@@ -167,3 +170,38 @@ def test_noise_scale__single_worker__is_none():
 def test_sharpness__bad_number_of_eigenvalues__is_refused(value):
     with pytest.raises(ValueError, match="`eigenvalues` must be"):
         sharpness(_model(None, steps=0), None, eigenvalues=value)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_sharpness__all_rows__are_each_models_loss_on_the_whole_batch(
+    gnc, replicas
+):
+    model = gnc
+    if replicas > 1:
+        model = _model(tf_gnc.GradientNoise(alpha=1.0), replicas)
+    x, y = problems.images(ROWS, seed=8)
+    gradients, mean = problems.memory(model)
+    noise = _noise(model, gradients - mean)
+    losses, displacement = _losses(
+        model, noise, 1.0 * RATE, x, y, rows=[slice(None)] * M
+    )
+    found = sharpness(model, (x, y), rows="all")
+    assert found["rows"] == "all"
+    _assert_found(found, losses, displacement)
+    own = sharpness(model, (x, y))
+    assert own["clean_loss"] == pytest.approx(found["clean_loss"], rel=1e-6)
+
+
+def test_sharpness__all_rows_without_noise__are_all_the_clean_loss():
+    """Each piece has its own worker's masks, whoever's weights it meets."""
+    model = problems.full_network()  # With dropout.
+    model.compile("sgd", problems.cross_entropy(), num_workers=M)
+    found = sharpness(model, problems.images(ROWS), rows="all")
+    assert found["losses"] == pytest.approx([found["clean_loss"]] * M)
+    own = sharpness(model, problems.images(ROWS), rows="own")
+    assert own["std"] > 0.01
+
+
+def test_sharpness__unknown_rows__are_refused(gnc):
+    with pytest.raises(ValueError, match="`rows` must be .*got rows='each'"):
+        sharpness(gnc, problems.images(ROWS), rows="each")

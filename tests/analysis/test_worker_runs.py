@@ -257,7 +257,28 @@ def test_runs__again_and_at_other_weights__are_traced_once():
     before = len(traces)
     for scale in (0.5, 2.0):
         runs.gradient(scale * runs.weights)
+    WorkerRuns(model, problems.vectors(ROWS, seed=2)).gradient()
     assert len(traces) == before
+    # Another rule is another plan, and nothing of the old one is kept.
+    model.noise_rule = RULES["rnc"]()
+    WorkerRuns(model, problems.vectors(ROWS)).gradient()
+    assert len(traces) > before
+
+
+@pytest.mark.parametrize("noise", ["model", None])
+def test_runs__kept_traces__take_the_batch_and_weights_of_now(noise):
+    """What was traced before training must not remember anything of it."""
+    model = _model(RULES["gnc"](), steps=1)
+    x, y = _batch()
+    WorkerRuns(model, (x, y), noise=noise).gradient()
+    model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0)
+    model.optimizer.learning_rate = 0.3
+    other = problems.images(len(x), seed=11)
+    found = WorkerRuns(model, other, noise=noise).gradient()
+    model.step_plan._kept.clear()
+    expected = WorkerRuns(model, other, noise=noise).gradient()
+    np.testing.assert_array_equal(found.losses, expected.losses)
+    np.testing.assert_array_equal(found.mean, expected.mean)
 
 
 def _compiled(**arguments):

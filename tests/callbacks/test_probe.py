@@ -99,6 +99,34 @@ def test_noise_scale__no_gradient_or_not_finite__is_none():
 BATCH = problems.vectors(16)
 
 
+def test_fit__batch_of_each_step__is_asked_for_once_a_measurement(tmp_path):
+    """Worker losses at noise 0 are those that the coming step then reports."""
+    x, y = problems.vectors(64)
+    asked = []
+
+    def coming(step):
+        asked.append(step)
+        rows = slice(16 * (step % 4), 16 * (step % 4) + 16)
+        return x[rows], y[rows]
+
+    measured = Probe(
+        ["sharpness", "smoothness"], every=2, batch=coming, directory=tmp_path
+    )
+    spread = Probe("loss_spread", directory=tmp_path / "steps")
+    _fit([measured, spread], _model(rule=None))
+    assert asked == [2, 4, 6, 8]
+    losses = [row["loss_spread"]["mean"] for row in _rows(tmp_path / "steps")]
+    found = [row["sharpness"]["clean_loss"] for row in _rows(tmp_path)]
+    # Row n is of the weights after n steps; step n + 1 begins with them.
+    np.testing.assert_allclose(found[:3], losses[2::2], rtol=1e-5)
+
+
+def test_fit__within_ranges__measures_at_their_steps_alone(tmp_path):
+    ranges = [range(2, 4), range(7, 100)]
+    _fit([Probe("noise_norm", directory=tmp_path, within=ranges)])
+    assert _steps(tmp_path) == [2, 3, 7, 8]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,9 +10,12 @@ from tf_gnc.step.model_state import ModelState
 from tf_gnc.step.plan import StepPlan
 from tf_gnc.step.train_step import GNCTrainStep
 
-KINDS = ("losses", "gradient", "hessian", "full")
-"""What a run gives besides losses: nothing, the gradient, the Hessian times a
-vector, or the gradient over any number of rows."""
+KINDS = ("losses", "all_rows", "gradient", "hessian", "full")
+"""What a run gives besides losses: nothing, on a worker's own rows or on all;
+the gradient, the Hessian times a vector, or the gradient over any number of
+rows."""
+
+_FORWARD = ("losses", "all_rows")
 
 
 class OneWorker:
@@ -36,7 +39,7 @@ class OneWorker:
         vector: tf.Tensor,
         relative: float | None,
     ) -> None:
-        self.size = 0 if kind == "losses" else plan.layout.size
+        self._size = 0 if kind in _FORWARD else plan.layout.size
         self._model, self._plan, self._kind = model, plan, kind
         self._weights, self._vector = weights, vector
         self._relative = relative
@@ -55,9 +58,9 @@ class OneWorker:
         """Runs worker 0 to V - 1 on its rows; `index` decides its seeds.
 
         Returns:
-            Its loss, its gradient's squared norm (0 for `"losses"`) and its
+            Its loss, its gradient's squared norm (0 without one) and its
             relative displacement, in a tensor of shape `(3,)`; and the vector
-            of its kind, shape `(size,)`: P, or 0 for `"losses"`.
+            of its kind, shape `(P,)`, or `(0,)` without gradients.
         """
         plan, length = self._plan, tf.norm(self._clean)
         _, displaced = self._displaced(worker)
@@ -76,6 +79,10 @@ class OneWorker:
         ]
         return tf.stack(numbers), vector
 
+    def nothing(self) -> tf.Tensor:
+        """Returns zeros in the shape of the vector of this kind."""
+        return tf.zeros([self._size], self._plan.layout.dtype)
+
     def _differentiate(
         self, scope: keras.StatelessScope, weights: list[tf.Tensor], rows: Any
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -90,9 +97,8 @@ class OneWorker:
             loss, gradients, _ = self._model._differentiate(
                 scope, weights, x, y, sample_weight
             )
-            if self._kind == "losses":  # The graph drops the way back.
-                nothing = tf.zeros([0], layout.dtype)
-                return loss, nothing, nothing
+            if self._kind in _FORWARD:  # The graph drops the way back.
+                return loss, self.nothing(), self.nothing()
             gradient = layout.pack(gradients)
         if not twice:
             return loss, gradient, gradient

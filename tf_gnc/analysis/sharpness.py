@@ -17,16 +17,22 @@ def sharpness(
     model: GNCTrainStep,
     batch: Any,
     *,
+    rows: str = "own",
     noise: NoiseRule | str | None = "model",
     relative_displacement: float | None = None,
     eigenvalues: int = 0,
 ) -> dict[str, Any]:
     r"""Returns the losses of the displaced models, and measures beside them.
 
-    Worker i's loss is :math:`f(d^i; x_i)`: its own rows at its own displaced
-    weights. If the noise points to sharper directions these losses vary more
-    and lie higher than the loss at the clean weights x. The noise scale and
-    the Hessian are taken at x:
+    Worker i's loss is that of its displaced weights x_i on its own rows, or
+    on the same rows for all, those of the whole batch:
+
+    .. math:: f(d^i; x_i) \quad\text{or}\quad \frac1M \sum_j f(d^j; x_i)
+
+    If the noise points to sharper directions these losses vary more and lie
+    higher than the loss at the clean weights x. On its own rows a part of the
+    losses' spread is that of the rows; on all rows it is the noise's alone.
+    The noise scale and the Hessian are taken at x:
 
     .. math:: B_{simple} = \frac{tr(\Sigma)}{|G|^2}, \qquad
               \nabla^2 \frac1M \sum_i f(d^i; x)
@@ -35,19 +41,20 @@ def sharpness(
     The noise scale is that of McCandlish et al. (2018), arXiv:1812.06162,
     A.1, from the workers' gradients of b examples and their mean of M b.
     Deviation from the paper: it doesn't say on which data the losses are
-    taken; here each worker takes its own rows, in training mode, so that a
-    part of their spread is that of the rows (measure with `noise=None` to see
-    it). Displacements of equal norm, the noise scale and the Hessian are not
-    in the paper. Batch normalization ties a worker's examples together, and
-    the noise scale takes them for independent.
+    taken; here both ways are in training mode, each worker's b rows
+    normalising themselves. Displacements of equal norm, the noise scale and
+    the Hessian are not in the paper. Batch normalization ties a worker's
+    examples together, and the noise scale takes them for independent.
 
-    Cost: a forward pass of the displaced workers and a training step at the
-    clean weights; for the Hessian up to 100 products, each some 3 training
-    steps, with P float64 numbers of host memory for each product.
+    Cost: a forward pass of the displaced workers, M such passes for all rows;
+    and a training step at the clean weights; for the Hessian up to 100
+    products, each some 3 training steps, with P float64 numbers of host memory
+    for each product.
 
     Args:
         model: A compiled model.
         batch: A global batch; see `tf_gnc.analysis`.
+        rows: `"own"` for each worker's own, `"all"` for the whole batch.
         noise: `"model"` for the rule in force, a rule to compare at the same
             weights, or None. A rule that remembers gradients takes those that
             the model's own remembers.
@@ -57,12 +64,12 @@ def sharpness(
         eigenvalues: How many of the Hessian's largest eigenvalues.
 
     Returns:
-        A dict of `"clean_loss"`, the mean over the workers at x; `"mean"`,
-        `"std"` (over M), `"min"`, `"max"` and `"losses"`, M of them, of the
-        displaced workers; `"relative_displacement"`, the mean of
+        A dict of `"rows"` as given; `"clean_loss"`, the mean over the workers
+        at x; `"mean"`, `"std"` (over M), `"min"`, `"max"` and `"losses"`, M of
+        them, of the displaced workers; `"relative_displacement"`, the mean of
         ||x_i - x|| / ||x||; `"noise_scale"` in examples, None with a single
-        worker or where noise drowns the gradient; `"hessian"`, the
-        eigenvalues in descending order. What isn't finite is None.
+        worker or where noise drowns the gradient; `"hessian"`, the eigenvalues
+        in descending order. What isn't finite is None.
 
     Raises:
         ValueError: If the model isn't compiled, the workers can't share the
@@ -81,9 +88,12 @@ def sharpness(
         6.0
     """
     eigenvalues = _check.integer("eigenvalues", eigenvalues, minimum=0)
-    displaced = WorkerRuns(
+    _check.choice("rows", rows, ("own", "all"))
+    workers = WorkerRuns(
         model, batch, noise=noise, relative_displacement=relative_displacement
-    ).losses()
+    )
+    own = rows == "own"
+    displaced = workers.losses() if own else workers.losses_of_all_rows()
     runs = WorkerRuns(model, batch, noise=None)
     clean = runs.gradient()
     top = []
@@ -93,6 +103,7 @@ def sharpness(
         )
     losses = displaced.losses
     return {
+        "rows": rows,
         "clean_loss": finite_or_none(clean.losses.mean()),
         "mean": finite_or_none(losses.mean()),
         "std": finite_or_none(losses.std()),

@@ -171,12 +171,14 @@ def _pieces(
         return rows.stack()
 
     @tf.function(autograph=False)
-    def piece(begin: tf.Tensor) -> tf.Tensor:
+    def traced(begin: tf.Tensor) -> tf.Tensor:
         rows = strategy.run(on_replica, args=(begin,))
         return strategy.gather(rows, axis=0)
 
     # Called by itself, it would be warned of as one that is made in a loop.
-    piece = piece.get_concrete_function(tf.constant(0))
+    piece = plan.keep(
+        ("noise", size), lambda: traced.get_concrete_function(tf.constant(0))
+    )
 
     for begin in range(0, total, size):
         # The last piece begins early, to be of the same size as the others.

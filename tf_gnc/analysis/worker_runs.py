@@ -9,7 +9,6 @@ Symbols   M, V, P  workers, those of a replica, number of trainable scalars
           b        rows per worker
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ import tensorflow as tf
 
 from tf_gnc import _batch, _check, _keras_compat
 from tf_gnc.analysis import checks
-from tf_gnc.analysis.one_worker import KINDS, OneWorker
+from tf_gnc.analysis.traced_workers import traced_workers
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import workers
 from tf_gnc.step.train_step import GNCTrainStep
@@ -37,7 +36,8 @@ class WorkerRuns:
 
     Workers call the model in training mode: each normalises with its own rows
     and draws, from the seeds of the coming step, its own masks. Each kind of
-    run is traced once, without XLA. Make it, and call it, in all processes.
+    run is traced once, without XLA, and kept for the next object. Make it, and
+    call it, in all processes.
 
     Args:
         model: A compiled model.
@@ -82,14 +82,15 @@ class WorkerRuns:
             _keras_compat.build(model, batch)
         self.plan = checks.plan_with(model, noise)
         self.rows_per_worker = num_rows // self.plan.num_workers
-        self._relative = relative_displacement
+        self._traced = traced_workers(
+            model,
+            self.plan,
+            noise,
+            self.rows_per_worker,
+            relative_displacement,
+        )
+        self._whole = batch
         self._batch = self._distribute(batch)
-        self._functions = {
-            kind: tf.function(
-                functools.partial(self._on_all_replicas, kind), autograph=False
-            )
-            for kind in KINDS
-        }
 
     @property
     def weights(self) -> tf.Tensor:
@@ -103,6 +104,14 @@ class WorkerRuns:
         `weights`, `(P,)`, by default the same.
         """
         return self._run("losses", weights)
+
+    def losses_of_all_rows(self) -> Sweep:
+        """Runs each worker forward on all workers' rows, M M pieces of b.
+
+        A worker's loss is the mean over the pieces, each with the masks that
+        its own worker draws. Otherwise as `losses`.
+        """
+        return self._run("all_rows")
 
     def gradient(self, weights: tf.Tensor | None = None) -> Sweep:
         """Runs the workers forward and backward; see `losses`."""
@@ -126,7 +135,7 @@ class WorkerRuns:
         for step, batch in enumerate(checks.batches(dataset, size)):
             first = tf.constant(step * self.plan.num_workers)
             rows = self._distribute(batch)
-            _, gradient = self._call("full", rows, first, weights, weights)
+            _, gradient = self._traced("full", rows, first, weights, weights)
             total += tf.cast(gradient, tf.float64)
             seen += checks.num_rows(batch)
         if not seen:
@@ -149,6 +158,12 @@ class WorkerRuns:
             rows_of
         )
 
+    def _on_every_replica(self, batch: Any) -> Any:
+        """Returns the whole batch for each replica."""
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: batch
+        )
+
     def _run(
         self,
         kind: str,
@@ -158,68 +173,11 @@ class WorkerRuns:
         dtype = self.plan.layout.dtype
         weights = self.weights if weights is None else tf.cast(weights, dtype)
         vector = weights if vector is None else tf.cast(vector, dtype)
-        numbers, total = self._call(
-            kind, self._batch, tf.constant(0), weights, vector
+        batch = self._batch
+        if kind == "all_rows":
+            batch = self._on_every_replica(self._whole)
+        numbers, total = self._traced(
+            kind, batch, tf.constant(0), weights, vector
         )
         num_rows = self.rows_per_worker * self.plan.num_workers
         return Sweep(*numbers.numpy().astype("float64").T, total / num_rows)
-
-    def _call(self, kind: str, *arguments: Any) -> Any:
-        # Called by itself, a function that is made anew for each measurement
-        # would be warned of as one that is traced in a loop.
-        function = self._functions[kind].get_concrete_function(*arguments)
-        return function(*arguments)
-
-    def _on_all_replicas(
-        self,
-        kind: str,
-        batch: Any,
-        first: tf.Tensor,
-        weights: tf.Tensor,
-        vector: tf.Tensor,
-    ) -> tuple[tf.Tensor | None, tf.Tensor]:
-        """Returns the workers' numbers, and their vectors' sum over rows.
-
-        `first` counts the pieces of a data set before these; the others are as
-        for `OneWorker`.
-        """
-        strategy = self._strategy
-
-        def on_replica(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
-            one = OneWorker(
-                self._model, self.plan, kind, weights, vector, self._relative
-            )
-            return self._on_replica(one, first, batch)
-
-        numbers, total = strategy.run(on_replica, args=(batch,))
-        total = strategy.reduce("SUM", total, axis=None)
-        if kind == "full":  # Of no use, and not equally many everywhere.
-            return None, total
-        return strategy.gather(numbers, axis=0), total
-
-    def _on_replica(
-        self, one: OneWorker, first: tf.Tensor, batch: Any
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs this replica's workers: one for b rows, one for what is over."""
-        dtype, b = self.plan.layout.dtype, self.rows_per_worker
-        num_rows = checks.num_rows(batch)
-        pieces = num_rows // b
-        even = _batch.between(batch, 0, pieces * b)
-        before = first + self.plan.first_worker()
-
-        def work(worker: tf.Tensor, totals: Any) -> Any:
-            numbers, total = totals
-            rows = _batch.rows(even, worker, pieces)
-            number, vector = one(worker, before + worker, rows)
-            return numbers.write(worker, number), total + b * vector
-
-        numbers = tf.TensorArray(dtype, pieces, element_shape=[3])
-        totals = numbers, tf.zeros([one.size], dtype)
-        if pieces:
-            totals = workers.for_each(work, totals, pieces, self.plan.parallel)
-        numbers, total = totals[0].stack(), totals[1]
-        if num_rows % b:
-            last = tf.constant(pieces)
-            rest = _batch.between(batch, pieces * b, num_rows)
-            total += (num_rows % b) * one(last, before + last, rest)[1]
-        return numbers, total

@@ -4,6 +4,7 @@ cheap  read from the table that each step leaves (tf_gnc.step.step_table)
 full   calls of tf_gnc.analysis, which evaluate the model anew
 """
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 from tf_gnc import _check, _files, analysis
 from tf_gnc.analysis.noise_scale import estimates, noise_scale
 from tf_gnc.step.step_table import StepTable
+from tf_gnc.step.train_step import GNCTrainStep
 
 
 def noise_norm(table: StepTable) -> float:
@@ -105,6 +107,25 @@ def _arguments(
                 f"Probe(..., {key}=...)."
             )
     return found
+
+
+def take_full(
+    model: GNCTrainStep, chosen: Mapping[str, Mapping[str, Any]], step: int
+) -> dict[str, Any]:
+    """Returns what the full measures among those chosen find, for JSON.
+
+    `chosen` is what `arguments` returned; `step` counts the steps taken. A
+    batch that is a function of it is made once for all.
+    """
+    batch_of = functools.cache(lambda make: make(step))
+    row = {}
+    for name, given in chosen.items():
+        if name in FULL:
+            given = dict(given)
+            if callable(given.get("batch")):
+                given["batch"] = batch_of(given["batch"])
+            row[name] = as_json(getattr(analysis, name)(model, **given))
+    return row
 
 
 def scalars(name: str, value: Any) -> dict[str, float]:

@@ -2,13 +2,13 @@ r"""Measures a run while it trains, into a file, the logs and TensorBoard."""
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from tf_gnc import _check, _files, analysis
+from tf_gnc import _check, _files
 from tf_gnc.callbacks import measures as named
 from tf_gnc.callbacks import probe_rows
 from tf_gnc.callbacks.base import StepCallback
@@ -70,10 +70,14 @@ class Probe(StepCallback):
             functions in `tf_gnc.analysis`: `{"sharpness": {"eigenvalues": 2}}`.
         every: Steps from one measurement to the next.
         batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, for full
-            measures; in several processes the same whole batch in each.
+            measures; in several processes the same whole batch in each. Or a
+            function that takes the number of steps so far and returns the
+            batch of the coming one, as the paper measures (A.6).
         dataset: The training set in batches, for `similarity`.
         directory: Where the rows go; None for logs alone.
         log_dir: Where TensorBoard reads the same numbers by step, or None.
+        within: Ranges of steps outside of which nothing is measured, such as
+            `[range(50, 60)]`; None for no limit.
 
     Raises:
         ValueError: If a measure is unknown or lacks an argument, or if `every`
@@ -97,11 +101,13 @@ class Probe(StepCallback):
         dataset: Any = None,
         directory: str | os.PathLike | None = None,
         log_dir: str | os.PathLike | None = None,
+        within: Sequence[range] | None = None,
     ) -> None:
         super().__init__()
         self.every = _check.integer("every", every, minimum=1)
         self.measures = named.arguments(measures, batch, dataset)
         self.directory, self.log_dir = directory, log_dir
+        self.within = None if within is None else tuple(within)
         self._cheap = [name for name in self.measures if name in named.CHEAP]
         self._rows: Path | None = None
         self._writer: tf.summary.SummaryWriter | None = None
@@ -153,13 +159,12 @@ class Probe(StepCallback):
         step = self._seen = self._steps_taken()
         if step // self.every == self._before // self.every:
             return
+        if not (self.within is None or any(step in r for r in self.within)):
+            return
         row = {"step": step, "epoch": self._epoch + 1}
         if self._cheap:
             row |= self._measure_step()
-        for name, arguments in self.measures.items():
-            if name in named.FULL:
-                value = getattr(analysis, name)(self.model, **arguments)
-                row[name] = named.as_json(value)
+        row |= named.take_full(self.model, self.measures, step)
         numbers: dict[str, float] = {}
         for name in self.measures:
             numbers |= named.scalars(name, row[name])

@@ -72,6 +72,7 @@ class StepPlan:
             if not model.optimizer.built:
                 model.optimizer.build(self.variables)
         self.keep_table(control_of(model).keeps_table, strategy)
+        self._kept: dict[Any, Any] = {}
         if self.num_workers > 1:
             check_layers(model)
 
@@ -85,6 +86,15 @@ class StepPlan:
                 self.table = StepTableWriter(
                     self.num_workers, self.num_replicas, self.layout.dtype
                 )
+
+    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Returns what `make` has made for a key, once in the plan's life.
+
+        Measurements keep what they have traced here.
+        """
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     @property
     def tables(self) -> list[keras.Variable]:

@@ -8,12 +8,11 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 
-from tf_gnc import _check, _files, _keras_compat, analysis, data
-from tf_gnc.callbacks.measures import FULL, arguments, as_json
+from tf_gnc import _check, _files, _keras_compat, data
+from tf_gnc.callbacks.measures import FULL, arguments, take_full
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures.recorded_runs import (
     MEASURED,
@@ -102,15 +101,17 @@ def measure(
         models = {e: p for e, p in models.items() if p.name != _LAST}
     images = load_images(config)
     given = recording.measuring_data(measures, config, images)
-    calls = arguments(measures, given.get("batch"), given.get("dataset"))
+    calls = arguments(
+        recording.as_measured(measures),
+        given.get("batch"),
+        given.get("dataset"),
+    )
     path = run.directory / MEASURED
     for epoch, saved in models.items():
         model = load_checkpoint(saved, config, images, epoch)
         step = int(model.optimizer.iterations.numpy())
         fill_noise(model, config, images, step - 1)
-        row: dict[str, Any] = {"step": step, "epoch": epoch}
-        for name, call in calls.items():
-            row[name] = as_json(getattr(analysis, name)(model, **call))
+        row = {"step": step, "epoch": epoch, **take_full(model, calls, step)}
         path.parent.mkdir(exist_ok=True)
         kept = _files.read_rows(path, "step")
         _files.write_rows(path, by_step([*kept, row]))

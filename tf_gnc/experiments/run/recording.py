@@ -5,6 +5,7 @@ configuration. What the measures are is in tf_gnc.callbacks.
 """
 
 import dataclasses
+import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ MEASURES = (*CHEAP, *FULL)
 
 CHECKPOINTS = "checkpoints"
 """The folder of a run's directory that holds them."""
+
+# The spread of their own rows would hide that of the noise.
+_ARGUMENTS = {"sharpness": {"rows": "all"}}
 
 _FEWEST_WORKERS = {"gradient_noise_scale": 2, "spectrum": 3}
 
@@ -104,7 +108,7 @@ class Recording:
         take_up(rows_file(run_dir), first_step, same_run=True)
         return [
             Probe(
-                self.measures,
+                as_measured(self.measures),
                 every=self.every or steps_per_epoch,
                 directory=run_dir,
                 log_dir=log_dir,
@@ -133,19 +137,25 @@ class Recording:
             )
 
 
+def as_measured(measures: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns the measures, each with the arguments that the figures need."""
+    return {name: _ARGUMENTS.get(name, {}) for name in measures}
+
+
 def measuring_data(
     measures: Sequence[str], config: RunConfig, images: data.Source
 ) -> dict[str, Any]:
     """Returns the `batch` and the `dataset` that full measures need.
 
-    The batch is the run's first: the same one throughout, so that what changes
-    is the model, and augmented like all others. The full gradient is that of
-    the training examples as they are, not augmented (the paper's Table 1 says
-    so of its own); with `max_steps` they are cut as the test examples are.
+    The batch is that of the coming step, a function of how many were taken
+    (the paper's A.6: "at each iteration"), augmented as that step has it. The
+    full gradient is that of the training examples as they are, not augmented
+    (the paper's Table 1 says so of its own); with `max_steps` they are cut as
+    the test examples are.
     """
     found: dict[str, Any] = {}
     if set(measures) & (set(FULL) - {"spectrum"}):
-        found["batch"] = batch_of_step(config, images, 0)
+        found["batch"] = functools.partial(batch_of_step, config, images)
     if "similarity" in measures:
         whole = training_set(images)
         if config.max_steps:
