@@ -10,13 +10,13 @@ import tensorflow as tf
 from tf_gnc._settings import setting, values_of
 from tf_gnc.callbacks.measures import FULL
 from tf_gnc.cli import command
+from tf_gnc.cli.config_flags import epochs_of, measures_of
 from tf_gnc.cli.progress import Console
 from tf_gnc.cli.tensorflow_start import start_tensorflow
-from tf_gnc.cli.train import measures_of
 from tf_gnc.experiments import RunConfig
-from tf_gnc.experiments.figures.page import AnalysisFiles, missing, to_html
+from tf_gnc.experiments.figures.page import AnalysisFiles, write_analysis
 from tf_gnc.experiments.figures.recorded_runs import RecordedRun, read_runs
-from tf_gnc.experiments.figures.registry import View, draw_all
+from tf_gnc.experiments.figures.registry import View
 from tf_gnc.experiments.run.measure import check_measures, find_models, measure
 
 _SUMMARY = (
@@ -41,9 +41,10 @@ class AnalyzeFlags:
         "The weight whose noise's eigenvalues are drawn, such as "
         "stem_conv/kernel. Default: a convolution in the middle.",
     )
-    around: float | None = _drawing(
-        "Draw the workers' losses once more, an epoch before and after "
-        "this one, as the paper does.",
+    around: str = _drawing(
+        "Epochs, with commas between them: draw the workers' losses once more, "
+        "an epoch before and after each, as the paper does.",
+        default="",
     )
     out_dir: str | None = _drawing(
         "A new or empty directory, or that of an analysis of the same "
@@ -73,6 +74,7 @@ class AnalyzeFlags:
 def _prepare(call: command.Call) -> command.Work:
     flags, paths = values_of(AnalyzeFlags, call.given), call.words
     measures = measures_of(flags.measure)
+    view = View(flags.layer, epochs_of("around", flags.around) or None)
     check_measures(measures)
     if not paths:
         raise command.UsageError(
@@ -100,11 +102,8 @@ def _prepare(call: command.Call) -> command.Work:
                 labelled = functools.partial(report, run.label)
                 measure(run, measures, flags.data_dir, labelled)
             found = read_runs(paths)
-        figures = draw_all(found, View(flags.layer, flags.around))
-        page = to_html(found, figures, call.line)
-        names = files.write(figures, page, call.line)
+        names, absent = write_analysis(found, files, view, call.line)
         console.say_files(names, files.directory)
-        absent = [n for n in missing(found, figures) if n not in figures]
         if absent:
             console.say(
                 f"Not drawn, since nothing was recorded: {', '.join(absent)}. "

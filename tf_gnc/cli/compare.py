@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def _prepare(call: command.Call) -> command.Work:
     plan = _plan(given)
     name = plan.title or as_file_name(plan.runs[0].dataset)
     out_dir = given.get("out_dir") or Path("runs", f"compare-{name}")
-    return work_of(call, [Comparison(plan, out_dir)])
+    recording = config_flags.recording_of(given)
+    return work_of(call, [Comparison(plan, out_dir, recording)])
 
 
 def work_of(
@@ -89,6 +91,7 @@ def build_flags() -> command.FlagSet:
         config_flags.RecipeFlag,
         RunConfig,
         config_flags.OwnFlags,
+        config_flags.ProbeFlags,
         CompareFlags,
         run_many.JobsFlag,
         without=("method", "seed"),
@@ -149,6 +152,11 @@ def _compare(comparison: Comparison, runner: run_many.RunMany) -> None:
         _files.write(comparison.path(name), content)
     runner.console.say(f"\n{files['table.txt']}")
     runner.console.say_files(files, comparison.directory)
+    if comparison.recording.measures:
+        runner.console.say(
+            "What was measured: tf-gnc analyze "
+            f"{shlex.quote(str(comparison.path('runs')))}/*"
+        )
     run_many.check_all_done(runs, comparison)
 
 

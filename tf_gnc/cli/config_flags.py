@@ -18,14 +18,17 @@ from tf_gnc._settings import (
     setting,
     settings_of,
     show_default,
+    values_of,
     with_default,
 )
-from tf_gnc.cli.command import FlagSet, UsageError, VerboseFlag
+from tf_gnc.callbacks.measures import CHEAP, FULL
+from tf_gnc.cli.command import FlagSet, UsageError, VerboseFlag, comma_list
 from tf_gnc.data import DATASETS, DatasetDefaults
 from tf_gnc.experiments import METHODS, RunConfig
 from tf_gnc.experiments.defaults import decided_by_data
 from tf_gnc.experiments.methods.registry import settings_of_method
 from tf_gnc.experiments.recipes import RECIPES, Recipe
+from tf_gnc.experiments.run.recording import Recording
 from tf_gnc.experiments.user_code import check_own
 
 NOISE = "Noise: of all methods that have it; --gnc.alpha sets one method's"
@@ -59,6 +62,61 @@ class OwnFlags:
         "returns a keras.Model.",
         None, group="Model and method",
     )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeFlags:
+    """What to measure as a run trains."""
+
+    probe: str = setting(
+        "What to measure, with commas between names; rows go to "
+        "probe.jsonl, and `tf-gnc analyze` draws them; each number's mean "
+        "over an epoch goes to metrics.jsonl as probe_NAME. At next to no "
+        f"cost, of the step just taken: {', '.join(CHEAP)}. At the cost "
+        "of many steps, of the weights and noise of the coming step, on that "
+        f"step's own batch: {', '.join(FULL)}; sharpness costs as many forward "
+        "passes as there are workers, and similarity a pass over all training "
+        "examples, not augmented. Training goes on as if nothing had been "
+        "measured, only later; the time is part of the run's seconds. "
+        "Default: nothing.",
+        "", group="Measurements",
+    )  # fmt: skip
+    probe_every: int | None = setting(
+        "Steps from one measurement to the next. Default: those of an epoch.",
+        None, minimum=1, group="Measurements",
+    )  # fmt: skip
+    probe_around: str = setting(
+        "Epochs, with commas between them: sharpness is measured at every "
+        "step from an epoch before to an epoch after each, and at no others, "
+        "as the paper's Fig. 4 (b) and (c) show it. Default: as --probe_every.",
+        "", group="Measurements",
+    )  # fmt: skip
+
+
+def recording_of(given: Mapping[str, Any]) -> Recording:
+    """Returns what the flags ask to be measured."""
+    flags = values_of(ProbeFlags, given)
+    return Recording(
+        measures_of(flags.probe),
+        flags.probe_every,
+        epochs_of("probe_around", flags.probe_around),
+    )
+
+
+def measures_of(text: str) -> list[str]:
+    """Returns the names in a text with commas between them, each once."""
+    return [name for name in dict.fromkeys(comma_list(text)) if name]
+
+
+def epochs_of(flag: str, text: str) -> list[float]:
+    """Returns the epochs in a text with commas between them."""
+    try:
+        return [float(word) for word in comma_list(text)] if text else []
+    except ValueError:
+        raise UsageError(
+            f"--{flag} must be epochs with commas between them, got {text!r}. "
+            f"Write, for instance, --{flag}=10,140."
+        ) from None
 
 
 def build(

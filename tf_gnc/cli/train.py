@@ -10,7 +10,6 @@ import tensorflow as tf
 from rich.table import Table
 
 from tf_gnc._settings import setting, values_of
-from tf_gnc.callbacks.measures import CHEAP, FULL
 from tf_gnc.cli import command, config_flags, dry_run, progress
 from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.distribute.strategies import STRATEGIES
@@ -23,7 +22,6 @@ from tf_gnc.experiments import (
     prepare,
     train,
 )
-from tf_gnc.experiments.run.recording import Recording
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 
 _SUMMARY = (
@@ -71,23 +69,6 @@ class TrainFlags:
         "Only print the configuration, each value with where it comes from.",
         default=False,
     )  # fmt: skip
-    probe: str = _measurement(
-        "What to measure, with commas between names; rows go to "
-        "probe.jsonl, and `tf-gnc analyze` draws them; each number's mean "
-        "over an epoch goes to metrics.jsonl as probe_NAME. At next to no "
-        f"cost, of the step just taken: {', '.join(CHEAP)}. At the cost "
-        "of many steps, of the weights and noise of the coming step: "
-        f"{', '.join(FULL)}; these take the run's first batch, always "
-        "the same one and augmented as the run has it, and similarity a "
-        "pass over all training examples, not augmented. Training goes on "
-        "as if nothing had been measured, only later; the time is part of "
-        "the run's seconds. Default: nothing.",
-        default="",
-    )  # fmt: skip
-    probe_every: int | None = _measurement(
-        "Steps from one measurement to the next. Default: those of an epoch.",
-        minimum=1,
-    )  # fmt: skip
     log_dir: str | None = _measurement(
         "A directory where TensorBoard reads the numbers of --probe by "
         "step. Default: nowhere.",
@@ -119,11 +100,10 @@ def _prepare(call: command.Call) -> command.Work:
     if flags.dry_run:
         return lambda: print(dry_run.describe(config, call.given))
     save_freq = flags.save_freq()
-    recording = Recording(
-        measures_of(flags.probe),
-        flags.probe_every,
-        flags.checkpoint_every,
-        flags.log_dir,
+    recording = dataclasses.replace(
+        config_flags.recording_of(call.given),
+        checkpoint_every=flags.checkpoint_every,
+        log_dir=flags.log_dir,
     )
     strategy = start_tensorflow(config.threads, call.verbose, flags.strategy)
     # Started again by the launcher, a command goes on where it was.
@@ -142,6 +122,7 @@ def build_flags() -> command.FlagSet:
         config_flags.RecipeFlag,
         RunConfig,
         config_flags.OwnFlags,
+        config_flags.ProbeFlags,
         TrainFlags,
     )
 
@@ -153,11 +134,6 @@ def config_of(given: Mapping[str, Any]) -> RunConfig:
     if recipe is None:
         return make_config(**chosen)
     return recipe.config(**{"method": recipe.methods[-1], **chosen})
-
-
-def measures_of(text: str) -> list[str]:
-    """Returns the names in a text with commas between them, each once."""
-    return [name for name in dict.fromkeys(command.comma_list(text)) if name]
 
 
 def _train(prepared: PreparedRun) -> None:

@@ -163,7 +163,7 @@ def test_eigenvalues__a_layer__percentiles_without_the_zero(run_dirs):
 
 def test_losses__sharpness__clean_line_in_a_band_and_a_part_of_it(run_dirs):
     runs = read_runs(run_dirs)
-    figures = draw_all(runs, View(around=3))
+    figures = draw_all(runs, View(around=[3]))
     (axes,) = figures["fig4bc_losses"].axes
     ((x, y),) = _lines(axes)
     assert list(x) == STEPS
@@ -174,7 +174,7 @@ def test_losses__sharpness__clean_line_in_a_band_and_a_part_of_it(run_dirs):
     ((x, _),) = _lines(axes)
     assert list(x) == [4, 6, 8]
     with pytest.raises(ValueError, match="around=9. Choose another epoch"):
-        draw_all(runs, View(around=9))
+        draw_all(runs, View(around=[9]))
 
 
 def test_losses__loss_spread_alone__mean_of_the_workers(tmp_path):
@@ -388,7 +388,7 @@ def test_files__of_others__are_refused_and_own_ones_replaced(
     tmp_path, run_dirs
 ):
     runs = read_runs(run_dirs)
-    figures = draw_all(runs, View(around=2))
+    figures = draw_all(runs, View(around=[2]))
     out = tmp_path / "out"
     files = page.AnalysisFiles(out, run_dirs)
     names = files.write(figures, "page", "command")

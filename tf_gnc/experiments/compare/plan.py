@@ -16,6 +16,7 @@ from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.defaults import make_config, split
 from tf_gnc.experiments.methods.registry import check_method, flat, settings_for
 from tf_gnc.experiments.run.directory import as_file_name
+from tf_gnc.experiments.run.recording import Recording
 from tf_gnc.experiments.run.task import ManyRuns, Result
 
 
@@ -130,9 +131,14 @@ class Comparison(ManyRuns):
 
     what, about = "comparison", "compare.json"
 
-    def __init__(self, plan: Plan, out_dir: str | os.PathLike) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        out_dir: str | os.PathLike,
+        recording: Recording | None = None,
+    ) -> None:
         self.plan = plan
-        super().__init__(out_dir)
+        super().__init__(out_dir, recording)
 
     @property
     def configs(self) -> dict[str, RunConfig]:
@@ -161,6 +167,7 @@ class Comparison(ManyRuns):
             "command": command,
             "baseline": self.plan.baseline,
             "runs": [run.to_dict() for run in self.plan.runs],
+            **self.recording.measuring(),
         }
         _files.write_json(self.path(self.about), about)
 
@@ -169,6 +176,9 @@ class Comparison(ManyRuns):
         for name, ours in (("method", plan.methods), ("seed", plan.seeds)):
             yield f"{name}s", ours, list(dict.fromkeys(r[name] for r in runs))
         yield "baseline", plan.baseline, about["baseline"]
+        nothing = Recording().measuring()  # Before, there was no such thing.
+        for name, value in self.recording.measuring().items():
+            yield name, value, about.get(name, nothing[name])
         for (name, run), other in zip(self.configs.items(), runs, strict=True):
             for setting, ours, theirs in run.differences(other):
                 yield f"{name}: {setting}", ours, theirs

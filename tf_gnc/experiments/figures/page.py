@@ -1,7 +1,7 @@
 """An analysis as one HTML page that needs nothing but itself, and its files."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -17,7 +17,7 @@ from tf_gnc.experiments.figures.recorded_runs import (
     RecordedRun,
     read_analysis,
 )
-from tf_gnc.experiments.figures.registry import DRAWINGS
+from tf_gnc.experiments.figures.registry import DRAWINGS, View, draw_all
 from tf_gnc.experiments.figures.style import png, svg
 from tf_gnc.experiments.run.directory import Directory
 
@@ -72,12 +72,37 @@ class AnalysisFiles(Directory):
         return names
 
 
+def write_analysis(
+    runs: Sequence[RecordedRun],
+    files: AnalysisFiles,
+    view: View,
+    command: str,
+    names: Collection[str] | None = None,
+) -> tuple[list[str], list[str]]:
+    """Draws figures, all or those named, and writes them with their page.
+
+    Returns the names of the files, and those of the figures for which nothing
+    was recorded.
+    """
+    figures = draw_all(runs, view, names)
+    text = to_html(runs, figures, command, names)
+    absent = [n for n in missing(runs, figures, names) if n not in figures]
+    return files.write(figures, text, command), absent
+
+
 def missing(
-    runs: Sequence[RecordedRun], figures: Mapping[str, Figure]
+    runs: Sequence[RecordedRun],
+    figures: Mapping[str, Figure],
+    names: Collection[str] | None = None,
 ) -> dict[str, list[str]]:
-    """Returns which runs each figure lacks, among those worth drawing."""
+    """Returns which runs each figure lacks, among those worth drawing.
+
+    Or among those in `names`.
+    """
     found = {}
     for name, drawing in DRAWINGS.items():
+        if names is not None and name not in names:
+            continue
         lacking = [run.label for run in runs if not drawing.fits(run)]
         if name in figures or not (drawing.asked or drawing.fewest > len(runs)):
             if lacking:
@@ -86,11 +111,17 @@ def missing(
 
 
 def to_html(
-    runs: Sequence[RecordedRun], figures: Mapping[str, Figure], command: str
+    runs: Sequence[RecordedRun],
+    figures: Mapping[str, Figure],
+    command: str,
+    names: Collection[str] | None = None,
 ) -> str:
-    """Returns the page, with the figures in it and the command at its end."""
+    """Returns the page, with the figures in it and the command at its end.
+
+    Also with what is missing, as `missing` says.
+    """
     labels = [run.label for run in runs]
-    lacking = missing(runs, figures)
+    lacking = missing(runs, figures, names)
     parts = [
         "<p>Figures are numbered as in Haruki et al. (2019), "
         "arXiv:1906.10822.</p>",

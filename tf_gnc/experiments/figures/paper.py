@@ -4,6 +4,7 @@ Takes records; knows neither models nor files. Smoothness is in loss_shape.py.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -91,40 +92,53 @@ def draw_eigenvalues(runs: Runs, layer: str | None) -> Figure:
     return figure
 
 
-def draw_losses(runs: Runs, around: float | None = None) -> Figure:
-    """Draws the range of the workers' losses, a panel a run: Fig. 4(b), 8.
+def draw_losses(runs: Runs, around: Sequence[float] | None = None) -> Figure:
+    """Draws the range of the workers' losses, a row a run: Fig. 4(b), (c), 8.
 
-    Of all epochs, or of one before and after that in `around`.
+    Of all epochs, or in a column for each epoch in `around`, with one before
+    and one after it.
     """
-    figure, panels = style.new_figure(rows=len(runs), height=2.4)
-    seen = False
-    for number, (axes, run) in enumerate(zip(panels, runs, strict=True)):
-        measure, middle, label = "sharpness", "clean_loss", "at x"
-        if not run.has(measure):
-            measure, middle, label = "loss_spread", "mean", "mean of workers"
-        near = [
-            row
-            for row in run.rows
-            if around is None
-            or abs(row["step"] / run.steps_per_epoch - around) <= 1
-        ]
-        part = dataclasses.replace(run, rows=near, steps_per_epoch=1)
-        low, high, bold = (
-            part.series(measure, name) for name in ("min", "max", middle)
-        )
-        seen = seen or bool(low[0])
+    columns = [None] if around is None else list(around)
+    figure, panels = style.new_figure(
+        len(runs), len(columns), height=2.4, share="col"
+    )
+    places = itertools.product(enumerate(runs), columns)
+    for axes, ((number, run), epoch) in zip(panels, places, strict=True):
+        bottom = run is runs[-1]
+        _draw_losses_of(axes, run, number, epoch, "Step" if bottom else "")
+    for number, epoch in enumerate(columns):
+        if not any(axes.lines for axes in panels[number :: len(columns)]):
+            raise ValueError(
+                "`around` must be epochs near which losses were measured, got "
+                f"around={epoch:g}. Choose another epoch (--around), or "
+                "measure more often (tf-gnc train --probe_every=STEPS)."
+            )
+    return figure
+
+
+def _draw_losses_of(
+    axes: Axes, run: RecordedRun, number: int, epoch: float | None, xlabel: str
+) -> None:
+    """Draws a run's losses, near an epoch or all of them, if there are any."""
+    rows, width = run.rows, run.steps_per_epoch
+    if epoch is not None:
+        rows = [r for r in rows if abs(r["step"] / width - epoch) <= 1]
+    near = dataclasses.replace(run, rows=rows, steps_per_epoch=1)
+    measure, middle, label = "sharpness", "clean_loss", "at x"
+    title = run.label if epoch is None else f"{run.label}, epoch {epoch:.3g}"
+    if not run.has(measure):
+        measure, middle, label = "loss_spread", "mean", "mean of workers"
+    if not all(r[measure].get("rows") == "all" for r in rows if r.get(measure)):
+        title += ", own rows"
+    low, high, bold = (
+        near.series(measure, name) for name in ("min", "max", middle)
+    )
+    axes.set_title(title, fontsize=10)
+    if low[0]:
         look = style.line_style(number, label) | {"lw": 2.0, "ls": "-"}
         style.band(axes, low, high, look["color"], "workers at xᵢ")
         style.plot(axes, bold, **look)
-        axes.set_title(run.label, fontsize=10)
-        style.trim(axes, "Step" if axes is panels[-1] else "", "Loss")
-    if not seen:
-        raise ValueError(
-            "`around` must be an epoch near which losses were measured, got "
-            f"around={around:g}. Choose another epoch (--around), or measure "
-            "more often (tf-gnc train --probe_every=STEPS)."
-        )
-    return figure
+    style.trim(axes, xlabel, "Loss")
 
 
 def draw_training_loss(runs: Runs) -> Figure:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -19,11 +19,11 @@ class View:
     Attributes:
         layer: The weight whose eigenvalues are drawn; None for a convolution
             kernel in the middle of the network.
-        around: The epoch around which losses are drawn; None for all.
+        around: Epochs around which losses are drawn; None for all.
     """
 
     layer: str | None = None
-    around: float | None = None
+    around: Sequence[float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,12 @@ class Drawing:
         return any(map(run.has, self.measures))
 
 
-def draw_all(runs: Runs, view: View) -> dict[str, Figure]:
+def draw_all(
+    runs: Runs, view: View, names: Collection[str] | None = None
+) -> dict[str, Figure]:
     """Draws all figures for which there are data, by their names.
+
+    Or those of them that are in `names`.
 
     Raises:
         ValueError: If there is no such layer, or no loss near that epoch.
@@ -70,6 +74,8 @@ def draw_all(runs: Runs, view: View) -> dict[str, Figure]:
             chosen = {flag: getattr(view, flag)} if flag else {}
             if drawing.asked and chosen[flag] is None:
                 continue
+            if names is not None and name not in names:
+                continue
             having = list(filter(drawing.fits, runs))
             if len(having) >= drawing.fewest:
                 figure = drawing.draw(having, **chosen)
@@ -79,7 +85,7 @@ def draw_all(runs: Runs, view: View) -> dict[str, Figure]:
                 measure = drawing.measures[0]
                 raise ValueError(
                     f"`{flag}` looks at what the measure {measure!r} has "
-                    f"found, got {flag}={chosen[flag]} and no run that has "
+                    f"found, got {flag}={chosen[flag]!r} and no run that has "
                     f"recorded it. Leave --{flag} out, or measure with "
                     f"--measure={measure}."
                 )
@@ -87,20 +93,22 @@ def draw_all(runs: Runs, view: View) -> dict[str, Figure]:
 
 
 _LOSSES = (
-    "Bold: loss of the clean weights x<sub>t</sub>, or, where only loss_spread "
-    "was recorded, the mean loss of the displaced workers. Shaded: from the "
-    "smallest to the largest loss of the workers' displaced models "
-    "x<sup>i</sup><sub>t</sub>. Where the noise points to sharper directions "
-    "the losses vary more. Differs from the paper: each worker's loss is that "
-    "of its own rows, so that part of the range is that of the rows; the "
-    "paper doesn't say on which data it is."
+    "Bold: loss of the clean weights x<sub>t</sub>. Shaded: from the smallest "
+    "to the largest loss of the workers' displaced models "
+    "x<sup>i</sup><sub>t</sub>, each on the batch of the step, the same rows "
+    "for all. Where the noise points to sharper directions the losses vary "
+    "more. The paper doesn't say on which data they are. Where a panel says "
+    "<em>own rows</em>, each worker's loss is that of its own rows, and part "
+    "of the range is that of the rows; and where only loss_spread was "
+    "recorded, the bold line is the mean of the displaced workers."
 )
 _SMOOTHNESS = (
     "Of eight points along the gradient, from 1/2 to 2 times the learning "
     "rate: (a) smallest to largest loss; (b) smallest to largest l2 distance "
     "of the gradient there from that at the start; (c) the largest such "
     "distance over the length of the step. Convolved is with the noise of the "
-    "coming step, at each worker's displaced weights. "
+    "coming step, at each worker's displaced weights. All on that step's own "
+    "batch (A.6). "
 )
 
 DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
@@ -117,8 +125,7 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             "The full gradient is that of the whole training set, not "
             "augmented, at the clean weights; the large-batch gradient is the "
             "mean over the workers at their displaced weights (Eq. 3), "
-            "without noise for dpsgd. Differs from the paper: the batch is "
-            "the run's first throughout; the paper doesn't say which it took.",
+            "without noise for dpsgd, on the batch of the step.",
             paper.draw_similarity,
             ("similarity",),
         ),
@@ -149,9 +156,9 @@ DRAWINGS: Mapping[str, Drawing] = types.MappingProxyType(
             ("sharpness", "loss_spread"),
         ),
         "fig4bc_losses_around": Drawing(
-            "Fig. 4(b), 4(c), 8: losses of the displaced models, around an "
-            "epoch",
-            f"{_LOSSES} An epoch before and after the one chosen.",
+            "Fig. 4(b), 4(c), 8: losses of the displaced models, around "
+            "some epochs",
+            f"{_LOSSES} An epoch before and after those chosen.",
             paper.draw_losses,
             ("sharpness", "loss_spread"),
             looks_at="around",

@@ -37,11 +37,14 @@ STYLE = {
 
 
 def new_figure(
-    rows: int = 1, columns: int = 1, height: float = 3.8, share: bool = True
+    rows: int = 1,
+    columns: int = 1,
+    height: float = 3.8,
+    share: bool | str = True,
 ) -> tuple[Figure, list[Axes]]:
     """Returns a figure and its panels, row by row, each `height` inches high.
 
-    With `share` all panels have the same axes.
+    With `share` all panels have the same axes, with "col" those of a column.
     """
     width = 7.5 if columns == 1 else min(4.6 * columns, 13.8)
     figure = Figure(

@@ -6,9 +6,10 @@ configuration. What the measures are is in tf_gnc.callbacks.
 
 import dataclasses
 import functools
+import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,18 @@ class Recording:
     Attributes:
         measures: Names of what `tf_gnc.callbacks.Probe` measures.
         every: Steps from one measurement to the next; None for an epoch's.
+        around: Epochs; if there are any, `sharpness` is measured at every step
+            from an epoch before to an epoch after each of them, and at no
+            others.
         checkpoint_every: Epochs from one checkpoint to the next; None for no
             checkpoints.
         log_dir: Where TensorBoard reads the measures' numbers; None for
             nowhere.
 
     Raises:
-        ValueError: If a measure is unknown, a number out of range, or
-            `log_dir` isn't a local directory or has nothing to hold.
+        ValueError: If a measure is unknown, a number out of range, `around`
+            stands without `sharpness`, or `log_dir` isn't a local directory or
+            has nothing to hold.
 
     Example:
         >>> Recording(measures=["similarity", "noise_norm"]).measures
@@ -62,6 +67,7 @@ class Recording:
 
     measures: Sequence[str] = ()
     every: int | None = None
+    around: Sequence[float] = ()
     checkpoint_every: int | None = None
     log_dir: str | os.PathLike | None = None
 
@@ -74,8 +80,33 @@ class Recording:
         for name in ("every", "checkpoint_every"):
             if getattr(self, name) is not None:
                 _check.integer(name, getattr(self, name), minimum=1)
+        around = tuple(
+            _check.real("probe_around", epoch, minimum=0)
+            for epoch in self.around
+        )
+        object.__setattr__(self, "around", around)
+        if around and "sharpness" not in names:
+            raise ValueError(
+                "`probe_around` says at which steps sharpness is measured and "
+                f"needs it, got probe_around={list(around)} with "
+                f"probe={list(names)}. Add sharpness (--probe)."
+            )
         if self.log_dir is not None:
             self._check_log_dir()
+
+    def measuring(self) -> dict[str, Any]:
+        """Returns what is measured and when, by the names of flags, as JSON."""
+        return {
+            "probe": list(self.measures),
+            "probe_every": self.every,
+            "probe_around": list(self.around),
+        }
+
+    @classmethod
+    def from_measuring(cls, content: Mapping[str, Any]) -> "Recording":
+        """Makes what `measuring` was called on, apart from what else it had."""
+        names = ("probe", "probe_every", "probe_around")
+        return cls(*(content[name] for name in names))
 
     def check(self, config: RunConfig) -> None:
         """Raises a ValueError if a run has too few workers for a measure."""
@@ -93,7 +124,7 @@ class Recording:
         config: RunConfig,
         images: data.Source,
         run_dir: Path,
-        steps_per_epoch: int,
+        updates: data.Updates,
         first_step: int,
     ) -> list[keras.callbacks.Callback]:
         """Returns what measures in `fit`, for callbacks that read its logs.
@@ -106,15 +137,27 @@ class Recording:
         if log_dir:
             log_dir.mkdir(parents=True, exist_ok=True)
         take_up(rows_file(run_dir), first_step, same_run=True)
-        return [
-            Probe(
-                as_measured(self.measures),
-                every=self.every or steps_per_epoch,
+
+        def probe(measures: Sequence[str], every: int, **limits: Any) -> Probe:
+            return Probe(
+                as_measured(measures),
+                every=every,
                 directory=run_dir,
                 log_dir=log_dir,
-                **measuring_data(self.measures, config, images),
+                **measuring_data(measures, config, images),
+                **limits,
             )
+
+        every, whole = self.every or updates.in_epoch(0), updates.per_epoch
+        if not self.around:
+            return [probe(self.measures, every)]
+        within = [
+            range(math.ceil((e - 1) * whole), math.floor((e + 1) * whole) + 1)
+            for e in self.around
         ]
+        others = [name for name in self.measures if name != "sharpness"]
+        found = [probe(others, every)] if others else []
+        return [*found, probe(["sharpness"], 1, within=within)]
 
     def checkpoints(self, run_dir: Path) -> list[keras.callbacks.Callback]:
         """Returns what keeps models in `fit`."""

@@ -194,7 +194,7 @@ def _fit(
     run_dir, updates = workspace.files.directory, prepared.updates
     steps = EpochSteps(updates) if updates.carry else updates.in_epoch(0)
     probes = recording.probes(
-        config, prepared.images, run_dir, updates.in_epoch(0), first_step
+        config, prepared.images, run_dir, updates, first_step
     )
     prepared.model.fit(
         training,

@@ -26,7 +26,7 @@ from tf_gnc.experiments.run.building import (
 )
 from tf_gnc.experiments.run.directory import Directory
 from tf_gnc.experiments.run.placement import Placement
-from tf_gnc.experiments.run.recording import DisplacementLog
+from tf_gnc.experiments.run.recording import DisplacementLog, Recording
 from tf_gnc.experiments.run.runner import prepare, train
 
 
@@ -36,7 +36,7 @@ class RunTask:
 
     `command` is what asked for it. A share `holdout` of the training examples,
     if not 0, stands for the test examples. `log_displacement` has it leave
-    displacement.json.
+    displacement.json. `recording` says what is measured as it trains.
     """
 
     config: RunConfig
@@ -44,10 +44,15 @@ class RunTask:
     command: str
     holdout: float = 0.0
     log_displacement: bool = False
+    recording: Recording = Recording()
 
     def to_json(self) -> str:
         """Returns it as a line of text."""
-        content = {**vars(self), "config": self.config.to_dict()}
+        content = {
+            **vars(self),
+            "config": self.config.to_dict(),
+            "recording": self.recording.measuring(),
+        }
         return json.dumps(content, default=os.fspath)
 
     @classmethod
@@ -56,6 +61,7 @@ class RunTask:
         content = json.loads(text)
         content["config"] = RunConfig.from_dict(content["config"])
         content["run_dir"] = Path(content["run_dir"])
+        content["recording"] = Recording.from_measuring(content["recording"])
         return cls(**content)
 
 
@@ -69,7 +75,7 @@ def do_task(
     That a run diverged is a result: it leaves diverged.json.
     """
     images = load_images(task.config, task.holdout)
-    placement = Placement(strategy, save_freq="auto", resume=True)
+    placement = Placement(strategy, "auto", True, task.recording)
     prepared = prepare(
         task.config, task.run_dir, task.command, placement, images
     )
@@ -138,8 +144,11 @@ class ManyRuns(Directory):
     log_displacement = False
     """Both as in `RunTask`."""
 
-    def __init__(self, out_dir: str | os.PathLike) -> None:
+    def __init__(
+        self, out_dir: str | os.PathLike, recording: Recording | None = None
+    ) -> None:
         super().__init__(out_dir)
+        self.recording = recording or Recording()
         self._refuse_others()
 
     def check(self) -> None:
@@ -157,6 +166,7 @@ class ManyRuns(Directory):
             if where not in loaded:
                 loaded[where] = load_images(run, self.holdout)
             learning_rates(run, updates_of(run, loaded[where]))
+            self.recording.check(run)
             run.noise()  # A function of the user's may not be there.
 
     @contextlib.contextmanager
@@ -190,7 +200,12 @@ class ManyRuns(Directory):
             shutil.rmtree(run_dir)
         config = dataclasses.replace(config, threads=threads)
         return RunTask(
-            config, run_dir, command, self.holdout, self.log_displacement
+            config,
+            run_dir,
+            command,
+            self.holdout,
+            self.log_displacement,
+            self.recording,
         )
 
     def result(self, name: str) -> Result | None:
