@@ -10,7 +10,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 _HOLDS = {
@@ -61,6 +61,23 @@ def integer(
     bounds = {"at least": minimum, "at most": maximum}
     _check_number(name, value, "a whole number", fits, bounds)
     return int(value)
+
+
+def multiple(values: Mapping[str, Any], name: str, other: str) -> None:
+    """Raises a ValueError unless one number is a multiple of the other.
+
+    Example:
+        >>> multiple({"rows": 12, "workers": 4}, "rows", "workers")
+    """
+    value, unit = values[name], values[other]
+    if value % unit:
+        fitting = unit * max(1, round(value / unit))
+        divisor = max(n for n in range(1, unit + 1) if value % n == 0)
+        raise ValueError(
+            f"`{name}` must be a multiple of `{other}`, got {name}={value} "
+            f"with {other}={unit}. Use {name}={fitting}, or "
+            f"{other}={divisor}."
+        )
 
 
 def integers(name: str, values: Iterable[int]) -> tuple[int, ...]:

@@ -74,7 +74,7 @@ def test_reproduce__list__has_every_recipe(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "a table must be named"),
+        ([], "a table or figure must be named"),
         (["table3"], "got 'table3'"),
         (["table2", "--rows=cifar10"], "got 'cifar10'"),
         (["table2", "--scale=2"], "--scale must be"),

@@ -200,3 +200,60 @@ def test_random_erasing__bad_hyperparameter__error_names_it(change, message):
 def test_random_crop__negative_padding__error_names_it():
     with pytest.raises(ValueError, match="padding=-1"):
         augment.random_crop(pictures(1, (4, 4, 1)), seeds(1), -1)
+
+
+def test_random_erasing__a_colour__fills_the_same_rectangles_with_it():
+    images = pictures(50, (32, 32, 3))
+    got = augment.random_erasing(
+        images, seeds(50), probability=1.0, fill=(125.3, 122.9, 300.0)
+    ).numpy()
+    want = images.copy()
+    for picture, box in zip(want, rectangles(50, probability=1.0), strict=True):
+        top, left, height, width = box
+        picture[top : top + height, left : left + width] = (125, 123, 255)
+    np.testing.assert_array_equal(got, want)
+
+
+def _jittered(picture, order, factors, shift):
+    """fb.resnet.torch's ColorJitter and Lighting, in NumPy, on bytes."""
+    x = picture.astype(float)
+    for which in order:
+        grey = 0.299 * x[..., 0] + 0.587 * x[..., 1] + 0.114 * x[..., 2]
+        other = [0 * x, 0 * x + grey.mean(), 0 * x + grey[..., None]][which]
+        x = factors[which] * x + (1 - factors[which]) * other
+    return x + shift
+
+
+def test_color_jitter__any_numbers__equals_a_numpy_loop():
+    images = pictures(40, (6, 5, 3))
+    numbers = augment.jitter_numbers(tf.constant(seeds(40)))
+    numbers = [part.numpy() for part in numbers]
+    assert len({tuple(order) for order in numbers[0]}) == 6  # All orders.
+    got = augment.color_jitter(images, seeds(40)).numpy()
+    for row, picture in enumerate(images):
+        want = _jittered(picture, *(part[row] for part in numbers))
+        np.testing.assert_allclose(got[row], want, rtol=1e-4, atol=1e-3)
+    alone = augment.color_jitter(images[7], seeds(40)[7]).numpy()
+    np.testing.assert_allclose(alone, got[7], rtol=1e-6)
+
+
+def test_jitter_numbers__many__are_spread_as_in_the_source():
+    n = 20_000
+    order, factors, shift = augment.jitter_numbers(tf.constant(seeds(n)))
+    kinds = np.unique(order.numpy(), axis=0, return_counts=True)[1]
+    assert len(kinds) == 6 and (abs(kinds - n / 6) < 5 * np.sqrt(n / 6)).all()
+    factors, shift = factors.numpy(), shift.numpy()
+    assert 0.6 <= factors.min() and factors.max() <= 1.4
+    np.testing.assert_allclose(factors.mean(axis=0), 1, atol=0.01)
+    np.testing.assert_allclose(factors.std(axis=0), 0.8 / 12**0.5, rtol=0.03)
+    # Lighting: covariance E diag((0.1 * 255 * eigenvalue)^2) E^T.
+    values = np.array([0.2175, 0.0188, 0.0045]) * 25.5
+    vectors = np.array(augment._EIGENVECTORS)
+    want = vectors @ np.diag(values**2) @ vectors.T
+    np.testing.assert_allclose(np.cov(shift.T), want, rtol=0.06, atol=0.3)
+    np.testing.assert_allclose(shift.mean(axis=0), 0, atol=0.15)
+
+
+def test_color_jitter__one_channel__is_refused():
+    with pytest.raises(ValueError, match="must have 3 channels"):
+        augment.color_jitter(pictures(1, (4, 4, 1)), seeds(1))

@@ -37,6 +37,26 @@ def test_training__all_augmentations__is_their_chain_then_normalisation():
     np.testing.assert_array_equal(got, preprocess.evaluation(want).numpy())
 
 
+def test_training__mean_fill_and_jitter__are_in_the_chain():
+    mean = Preprocess(mean=(90.0,), stddev=(50.0,), erase=True,
+                      erase_fill="mean")  # fmt: skip
+    erased = mean.training(tf.constant(pictures()), seeds()).numpy()
+    want = augment.random_erasing(pictures(), seeds(), fill=(90,))
+    np.testing.assert_array_equal(erased, mean.evaluation(want).numpy())
+    assert (erased == 0).mean() > 0.02  # The mean, normalised.
+    jitter = Preprocess(flip=True, jitter=True)
+    got = jitter.training(tf.constant(pictures()), seeds()).numpy()
+    want = augment.random_flip(pictures(), seeds())
+    want = augment.color_jitter(want, seeds())
+    np.testing.assert_allclose(got, want / 255, rtol=1e-5)
+    np.testing.assert_array_equal(
+        jitter.without_augmentation().training(pictures(), seeds()),
+        jitter.evaluation(pictures()),
+    )
+    with pytest.raises(ValueError, match="`jitter` must be False with erase"):
+        Preprocess(erase=True, jitter=True)
+
+
 def test_without_augmentation__training__equals_evaluation():
     bare = DATASETS["cifar10"].preprocess.without_augmentation()
     images = tf.constant(pictures())

@@ -87,8 +87,8 @@ def test_run_config__value_at_the_edge__is_taken(name, value):
 def test_run_config__uneven_batch__error_offers_ways_out():
     with pytest.raises(
         ValueError,
-        match=r"batch_size=100 with num_workers=16\. Use a batch size of 96, "
-        r"or 10 workers",
+        match=r"batch_size=100 with num_workers=16\. Use batch_size=96, "
+        r"or num_workers=10",
     ):
         RunConfig(**{**LEGAL, "batch_size": 100, "num_workers": 16})
 

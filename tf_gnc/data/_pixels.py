@@ -1,10 +1,12 @@
 """Cuts, mirrors and overwrites many pictures at once.
 
-All functions take uint8 pictures of shape (n, height, width, channels), all
-but n static.
+All functions take pictures of shape (n, height, width, channels), all but n
+static; all but `jitter` uint8.
 """
 
 import tensorflow as tf
+
+_GREY = (0.299, 0.587, 0.114)  # red, green and blue in it
 
 
 def crop(
@@ -50,6 +52,26 @@ def erase(
         _words(_mask(inside_columns[:, None, :], tf.uint8), word),
     )
     return _choose(images, fill, mask)
+
+
+def jitter(
+    images: tf.Tensor, order: tf.Tensor, factors: tf.Tensor
+) -> tf.Tensor:
+    """Returns float32 pictures, their colours varied three times over.
+
+    `order` says which of brightness, contrast and saturation comes first, and
+    so on; `factors` belong to these three. Both are `(n, 3)`.
+    """
+    for place in range(3):
+        which = order[:, place]
+        factor = tf.gather(factors, which, batch_dims=1)[:, None, None, None]
+        grey = tf.tensordot(images, _GREY, 1)[..., None]
+        mean = tf.reduce_mean(grey, axis=(1, 2), keepdims=True)
+        which = which[:, None, None, None]
+        # What the picture is blended with.
+        other = tf.where(which == 0, 0.0, tf.where(which == 1, mean, grey))
+        images = factor * images + (1 - factor) * other
+    return images
 
 
 def _choose(images: tf.Tensor, others: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

@@ -1,11 +1,13 @@
 """Augmentations: functions of a picture and a seed.
 
 Row i of a result depends on picture i and seed i alone, never on the other
-rows, on threads or on how many pictures are done at once. All stay in uint8
-and work on whole batches, because a call per picture costs several times the
-work itself. Here seeds become numbers (where to cut); _pixels.py does what the
-numbers say.
+rows, on threads or on how many pictures are done at once. All but the jitter
+stay in uint8, and all work on whole batches, because a call per picture costs
+several times the work itself. Here seeds become numbers (where to cut);
+_pixels.py does what the numbers say.
 """
+
+import math
 
 import tensorflow as tf
 
@@ -15,10 +17,21 @@ from tf_gnc.data import _pixels, _random_bits
 # One stream of random numbers per purpose, so that the same seed can be given
 # to every augmentation of a picture.
 _CROP, _FLIP, _ERASE, _FILL = range(4)
+_JITTER = 5  # 4 is image_files.py's
 
 # Each candidate rectangle misses with probability 0.05 under the default
 # hyperparameters, so all eight of them miss once in 10**10 pictures.
 _NUM_CANDIDATES = 8
+
+# Of fb.resnet.torch. The eigenvectors, in columns, and the eigenvalues are
+# those of the colours of ImageNet's pixels, 0 to 1.
+_JITTER_SHARE, _LIGHTING = 0.4, 0.1
+_EIGENVALUES = (0.2175, 0.0188, 0.0045)
+_EIGENVECTORS = (
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
 
 
 def random_crop(
@@ -73,8 +86,11 @@ def random_erasing(
     probability: float = 0.5,
     area: tuple[float, float] = (0.02, 0.4),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    fill: tuple[float, ...] | None = None,
 ) -> tf.Tensor:
     """Returns pictures in which a random rectangle became random noise.
+
+    Or of one colour, if `fill` says which.
 
     Paper: Zhong et al. (2017), arXiv:1708.04896, Algorithm 1, with the
     hyperparameters of its CIFAR experiments as defaults.
@@ -91,10 +107,12 @@ def random_erasing(
         probability: Share of pictures to erase in, 0 (none) to 1 (all).
         area: Smallest and largest share of the picture's area.
         aspect: Smallest and largest height over width.
+        fill: A byte for each channel, or one for all; rounded. None for
+            random bytes.
 
     Returns:
         Pictures of the shape and dtype of `images`. In the rectangle every
-        byte is uniform on 0..255, each channel on its own.
+        byte is `fill`'s, or uniform on 0..255, each channel on its own.
 
     Raises:
         ValueError: If an argument is out of range or not in ascending order.
@@ -112,8 +130,56 @@ def random_erasing(
     rectangles = erasing_rectangles(
         seeds, (height, width), probability, area, aspect
     )
-    fill = fill_bytes(seeds, (height, width, channels))
-    return _like(images, _pixels.erase(pictures, rectangles, fill))
+    if fill is None:
+        content = fill_bytes(seeds, (height, width, channels))
+    else:
+        color = tf.saturate_cast(
+            tf.round(tf.constant(fill, "float32")), "uint8"
+        )
+        content = tf.broadcast_to(color, tf.shape(pictures))
+        content = tf.ensure_shape(content, pictures.shape)
+    return _like(images, _pixels.erase(pictures, rectangles, content))
+
+
+def color_jitter(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+    r"""Returns float32 pictures, 0..255 and a little beyond, in other colours.
+
+    In a random order, each with a factor a of its own, uniform on [0.6, 1.4]:
+
+    - brightness: a x
+    - contrast: a x + (1 - a) times the picture's mean grey
+    - saturation: a x + (1 - a) times each pixel's grey
+
+    where grey is 0.299 R + 0.587 G + 0.114 B. Then lighting, as in AlexNet: to
+    each pixel a multiple of each principal component of ImageNet's colours is
+    added, normal with standard deviation 0.1 times its eigenvalue.
+
+    Source: fb.resnet.torch, datasets/transforms.lua, as its ImageNet loader
+    has it; it is the code that Goyal et al. (2017), arXiv:1706.02677, cite.
+    Their paper doesn't mention it, nor do Haruki et al.
+    Deviation: none; like there, nothing is clipped to 0..255.
+
+    Args:
+        images: uint8 pictures, `(n, height, width, 3)` or rank 3.
+        seeds: Integers, `(n, 2)`, or `(2,)` for one picture.
+
+    Raises:
+        ValueError: If the pictures don't have three channels.
+
+    Example:
+        >>> grey = tf.fill((1, 1, 3), tf.constant(100, tf.uint8))
+        >>> color_jitter(grey, (0, 1)).shape
+        TensorShape([1, 1, 3])
+    """
+    pictures, seeds = _batch(images, seeds)
+    if pictures.shape[-1] != 3:
+        raise ValueError(
+            "`images` must have 3 channels, red, green and blue, for their "
+            f"colours to be varied, got shape {images.shape}."
+        )
+    order, factors, shift = jitter_numbers(seeds)
+    jittered = _pixels.jitter(tf.cast(pictures, "float32"), order, factors)
+    return _like(images, jittered + shift[:, None, None, :])
 
 
 def crop_offsets(seeds: tf.Tensor, padding: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -159,6 +225,26 @@ def erasing_rectangles(
     top = _random_bits.below(bits[:, 1], size[0] + 1 - height)
     left = _random_bits.below(bits[:, 2], size[1] + 1 - width)
     return tf.stack([top, left, height, width], axis=1)
+
+
+def jitter_numbers(
+    seeds: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the order, the factors and the lighting of each picture.
+
+    The order, int32 `(n, 3)`, is a permutation of brightness 0, contrast 1 and
+    saturation 2; factors `(n, 3)` belong to these three; the lighting `(n, 3)`
+    is added to red, green and blue, in bytes.
+    """
+    bits = _random_bits.random_bits(seeds, _JITTER, 12)
+    order = tf.argsort(tf.bitcast(bits[:, :3], tf.int64))
+    draws = _random_bits.uniform(bits[:, 3:])
+    factors = 1 + _JITTER_SHARE * (2 * draws[:, :3] - 1)
+    # Box and Muller, from two uniform numbers each; 1 - u is never 0.
+    radius = tf.sqrt(-2 * tf.math.log(1 - draws[:, 3:6]))
+    normal = radius * tf.cos(2 * math.pi * draws[:, 6:])
+    light = 255 * _LIGHTING * normal * tf.constant(_EIGENVALUES)
+    return order, factors, tf.matmul(light, _EIGENVECTORS, transpose_b=True)
 
 
 def fill_bytes(seeds: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:

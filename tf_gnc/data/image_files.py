@@ -38,8 +38,9 @@ class ImageFiles:
     Scaled bicubically, as in the code that it cites. Evaluation takes the
     central 224/256 of the shorter side, the square that is left of a picture
     that is scaled to 256 and cropped to 224.
-    Deviation from the paper: none. That code also varies brightness, contrast
-    and saturation, of which the paper says nothing.
+    Deviation from the paper: none. That code also varies brightness, contrast,
+    saturation and lighting, of which the paper says nothing; `jitter` of
+    `Preprocess` does so.
 
     Args:
         train: The examples to train on.

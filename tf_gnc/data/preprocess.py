@@ -1,6 +1,7 @@
 """Augmentation and normalisation of a data set's pictures.
 
-In training: crop, flip, erase, all on the raw bytes, then normalise. Zhong et
+In training: crop, flip, erase, all on the raw bytes, or vary the colours, then
+normalise. Zhong et
 al. erase last of all augmentations, and so do we; their Algorithm 1 fills with
 values from 0 to 255, that is before normalisation.
 """
@@ -26,13 +27,17 @@ class Preprocess:
             window of the original size; 0 turns cropping off.
         flip: Whether training mirrors every other picture, at random.
         erase: Whether training erases a rectangle in every other picture.
+        erase_fill: What then stands there: `"random"` bytes, as in the paper,
+            or the `"mean"`, rounded to bytes.
         zoom: Whether training cuts out a window of random area and aspect and
             scales it. Only for pictures that are decoded as they are read, in
             `tf_gnc.data.ImageFiles`.
+        jitter: Whether training varies colours; see `augment.color_jitter`.
+            Not together with `erase`, which comes last.
 
     Raises:
-        ValueError: If a number is out of range, or `mean` and `stddev` differ
-            in length.
+        ValueError: If a number is out of range, `mean` and `stddev` differ in
+            length, or two settings don't go together.
 
     Example:
         >>> preprocess = Preprocess(mean=(100.0,), stddev=(50.0,))
@@ -46,7 +51,9 @@ class Preprocess:
     padding: int = 0
     flip: bool = False
     erase: bool = False
+    erase_fill: str = "random"
     zoom: bool = False
+    jitter: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.stddev):
@@ -58,8 +65,14 @@ class Preprocess:
             _check.real("mean", mean)
             _check.real("stddev", stddev, above=0)
         _check.integer("padding", self.padding, minimum=0)
-        for name in ("flip", "erase", "zoom"):
+        for name in ("flip", "erase", "zoom", "jitter"):
             _check.boolean(name, getattr(self, name))
+        _check.choice("erase_fill", self.erase_fill, ("random", "mean"))
+        if self.jitter and self.erase:
+            raise ValueError(
+                "`jitter` must be False with erase=True, got both. Erasing is "
+                "the last of all augmentations and works on bytes."
+            )
 
     def without_augmentation(self) -> "Preprocess":
         """Returns a copy that only normalises, in training too."""
@@ -81,11 +94,17 @@ class Preprocess:
         if self.flip:
             images = augment.random_flip(images, seeds)
         if self.erase:
-            images = augment.random_erasing(images, seeds)
+            fill = self.mean if self.erase_fill == "mean" else None
+            images = augment.random_erasing(images, seeds, fill=fill)
+        if self.jitter:
+            images = augment.color_jitter(images, seeds)
         return self.evaluation(images)
 
     def evaluation(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns normalised float32 pictures, same shape, not augmented."""
+        """Returns normalised float32 pictures, same shape, not augmented.
+
+        `images` are of bytes, uint8 or already float32.
+        """
         _, height, width, channels = images.shape
         if len(self.mean) not in (1, channels):
             raise ValueError(

@@ -32,6 +32,7 @@ _rate = functools.partial(setting, group="Learning rate over the run")
 _run = functools.partial(setting, group="This run")
 
 
+_SIZED = {"dataset": lambda: [n for n, d in DATASETS.items() if d.any_size]}
 _LARS, _POLYNOMIAL = {"optimizer": ("lars",)}, {"schedule": ("polynomial",)}
 
 
@@ -78,6 +79,16 @@ class RunConfig:
     )  # fmt: skip
     augment: bool = _data("Augment the training pictures.", True)
     erasing: bool = _data("Random erasing as part of it (CIFAR).", True)
+    erasing_fill: str = _data(
+        "What stands in an erased rectangle: random bytes, as in the paper of "
+        "random erasing, or the mean colour, as in much other code.",
+        "random", choices=("random", "mean"), only_with={"erasing": (True,)},
+    )  # fmt: skip
+    color_jitter: bool = _data(
+        "Vary brightness, contrast, saturation and lighting, which the paper "
+        "doesn't mention and fb.resnet.torch does, the code of its recipe.",
+        False, only_with=_SIZED,
+    )  # fmt: skip
     model: str = _model(
         "Which network.",
         choices=MODELS,
@@ -90,9 +101,7 @@ class RunConfig:
     image_size: int | None = _model(
         "Height and width to which ImageNet's pictures are scaled. Default: "
         "224.",
-        None, minimum=1, only_with={
-            "dataset": lambda: [n for n, d in DATASETS.items() if d.any_size],
-        },
+        None, minimum=1, only_with=_SIZED,
     )  # fmt: skip
     dtype: str = _model(
         "Keras's dtype policy.", "float32",
@@ -209,8 +218,7 @@ class RunConfig:
             object.__setattr__(self, name, value)
         for field in described.values():
             field.check_idle(values)
-        if self.batch_size % self.num_workers:
-            raise ValueError(_uneven(self.batch_size, self.num_workers))
+        _check.multiple(values, "batch_size", "num_workers")
         if self.optimizer == "model" and not is_own(self.model):
             raise ValueError(
                 "`optimizer` must be 'momentum' or 'lars' for one of our "
@@ -288,13 +296,3 @@ class RunConfig:
 def indifferent_settings(cls: type[RunConfig] = RunConfig) -> set[str]:
     """Returns the names of the settings that change no result."""
     return {n for n, field in settings_of(cls).items() if field.indifferent}
-
-
-def _uneven(batch_size: int, num_workers: int) -> str:
-    fitting = num_workers * max(1, round(batch_size / num_workers))
-    divisor = max(m for m in range(1, num_workers + 1) if batch_size % m == 0)
-    return (
-        "`batch_size` must be a multiple of `num_workers`, got "
-        f"batch_size={batch_size} with num_workers={num_workers}. Use a batch "
-        f"size of {fitting}, or {divisor} workers."
-    )

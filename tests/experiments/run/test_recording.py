@@ -9,12 +9,12 @@ from tf_gnc.data import OwnData
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.run.building import build_datasets
 from tf_gnc.experiments.run.recording import (
-    Checkpoints,
     Recording,
     batch_of_step,
     measuring_data,
     training_set,
 )
+from tf_gnc.experiments.run.saving import Checkpoints
 
 
 @pytest.fixture

@@ -82,10 +82,12 @@ def draw_all(
                 if figure is not None:
                     found[name] = figure
             elif chosen.get(flag) is not None:
-                measure = drawing.measures[0]
+                measure, value = drawing.measures[0], chosen[flag]
+                if not isinstance(value, str):
+                    value = ",".join(f"{epoch:g}" for epoch in value)
                 raise ValueError(
                     f"`{flag}` looks at what the measure {measure!r} has "
-                    f"found, got {flag}={chosen[flag]!r} and no run that has "
+                    f"found, got {flag}={value} and no run that has "
                     f"recorded it. Leave --{flag} out, or measure with "
                     f"--measure={measure}."
                 )

@@ -46,6 +46,14 @@ def load_images(config: RunConfig, holdout: float = 0.0) -> data.Source:
         source = data.load(config.dataset, config.data_dir, config.download)
     if config.image_size is not None:
         source = dataclasses.replace(source, image_size=config.image_size)
+    others = {}
+    if config.erasing_fill != "random":
+        others["erase_fill"] = config.erasing_fill
+    if config.color_jitter:
+        others["jitter"] = True
+    if others and hasattr(source, "preprocess"):  # The user's own have none.
+        preprocess = dataclasses.replace(source.preprocess, **others)
+        source = dataclasses.replace(source, preprocess=preprocess)
     return data.hold_out(source, holdout, config.seed) if holdout else source
 
 

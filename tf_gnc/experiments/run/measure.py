@@ -26,6 +26,7 @@ from tf_gnc.experiments.run.building import (
     load_images,
     updates_of,
 )
+from tf_gnc.experiments.run.saving import CHECKPOINTS
 from tf_gnc.experiments.user_code import is_own, load_model
 from tf_gnc.step.train_step import GNCTrainStep
 
@@ -51,7 +52,7 @@ def find_models(run: RecordedRun) -> dict[int, Path]:
     a ValueError.
     """
     found = {}
-    folder = run.directory / recording.CHECKPOINTS
+    folder = run.directory / CHECKPOINTS
     for path in folder.glob("epoch-*.keras"):
         if epoch := re.fullmatch(r"epoch-(\d+)\.keras", path.name):
             found[int(epoch[1])] = path

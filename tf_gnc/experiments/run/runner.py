@@ -30,7 +30,7 @@ from tf_gnc.experiments.run.directory import RunFiles
 from tf_gnc.experiments.run.epoch_steps import EpochSteps
 from tf_gnc.experiments.run.metrics import MetricsLog, Summary, summarize
 from tf_gnc.experiments.run.placement import Placement, Workspace
-from tf_gnc.experiments.run.recording import save_result
+from tf_gnc.experiments.run.saving import save_result
 from tf_gnc.step.train_step import GNCTrainStep
 
 
