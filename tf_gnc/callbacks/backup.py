@@ -171,7 +171,7 @@ class BackupAndRestore(Resumable, StepCallback):
         if control_of(self.model).is_skipping:
             # What other callbacks make of such batches doesn't count.
             self.model.stop_training = False
-            if batch + 1 >= self._resume:
+            if self._done(batch) >= self._resume:
                 self._resume = 0
                 position = self._restore()
                 snapshot.restore_metrics(self._generation, self.model)
@@ -179,12 +179,12 @@ class BackupAndRestore(Resumable, StepCallback):
             return
         plan, strategy = self.model.step_plan, self.model.distribute_strategy
         stop = plan.signals.stop_agreed(strategy)
-        step = self._data_step(self._epoch, batch + 1)
+        step = self._data_step(self._epoch, self._done(batch))
         due = self.save_freq != "epoch" and (
             step // self.save_freq > self._saved_at // self.save_freq
         )
         if stop or (due and self._is_time()):
-            self._save(self._epoch, batch + 1)
+            self._save(self._epoch, self._done(batch))
         if stop:
             self._exit()
 
@@ -231,6 +231,13 @@ class BackupAndRestore(Resumable, StepCallback):
             self._generation, self._callbacks, self._settled
         )
         return self._generation.contents["position"]
+
+    def _done(self, batch: int) -> int:
+        """Returns how many steps of the epoch were taken, given the last."""
+        steps = self.params.get("steps")
+        if hasattr(steps, "before"):  # Its last call may be a short one.
+            return min(batch + 1, int(steps))
+        return batch + 1
 
     def _data_step(self, epoch: int, batch: int) -> int:
         steps = self.params.get("steps")

@@ -194,8 +194,8 @@ class RunConfig:
         None,
     )
     steps_per_execution: int = _run(
-        "Updates that TensorFlow makes before it comes back to Python, a "
-        "divisor of an epoch's updates. A TPU wants dozens.",
+        "Updates that TensorFlow makes before it comes back to Python; an "
+        "epoch's last call makes those that are left. A TPU wants dozens.",
         1, minimum=1,
     )  # fmt: skip
     threads: int | None = _run(

@@ -5,6 +5,7 @@ pass over steps and read their tables, the doctor takes steps without updates.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,14 +30,18 @@ class StepControl:
     Attributes:
         update: Called in place of `optimizer.apply` by steps that are traced
             while it is set.
+        left_in_epoch: How many steps the epoch still has, if its last call is
+            to be a short one; None has all calls take `steps_per_execution`
+            steps, as in stock Keras.
     """
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
         self.update: Callable[[list[tf.Tensor | None], Any], None] | None = None
+        self.left_in_epoch: int | None = None
         self._keeps_table = False
-        self._calls_left: int | None = None
-        self._reads = 0
+        self._steps_left: int | None = None  # to be passed over
+        self._reads_data = False
         self._logs: dict[str, Any] = {}
 
     def skip_steps(self, num_steps: int, read_data: bool) -> None:
@@ -48,35 +53,41 @@ class StepControl:
             ValueError: If a call would be passed over in part.
         """
         in_a_call = self.model.steps_per_execution
-        calls, rest = divmod(num_steps, in_a_call)
-        if rest:
+        if num_steps % in_a_call and num_steps != self.left_in_epoch:
             raise ValueError(
                 "A resumed run must begin with a whole call, got "
                 f"{num_steps} steps with steps_per_execution={in_a_call}. "
                 "Use the `steps_per_execution` that the backup was made with."
             )
-        self._calls_left = calls
-        self._reads = in_a_call if read_data else 0
+        self._steps_left, self._reads_data = num_steps, read_data
         self._logs = self.model.get_metrics_result()
 
     @property
     def is_skipping(self) -> bool:
         """Whether the call that `fit` has just made was passed over."""
-        return self._calls_left is not None
+        return self._steps_left is not None
 
     def pass_over(self, iterator: Any) -> dict[str, Any] | None:
         """Stands for a call of the training function, or returns None."""
-        if not self._calls_left:
+        if not self._steps_left:
             self.end_skipping()
             return None
-        self._calls_left -= 1
-        for _ in range(self._reads):
+        steps = min(self.model.steps_per_execution, self._steps_left)
+        self._steps_left -= steps
+        for _ in range(steps if self._reads_data else 0):
             next(iterator, None)  # An epoch's last call may have fewer.
         return self._logs
 
+    def batches_of_call(self, iterator: Any) -> Any:
+        """Returns what the call reads of the data: fewer if it is short."""
+        left = self.left_in_epoch
+        if left is None or left >= self.model.steps_per_execution:
+            return iterator
+        return itertools.islice(iterator, left)
+
     def end_skipping(self) -> None:
         """Has `fit` take all further steps."""
-        self._calls_left = None
+        self._steps_left = None
 
     def whole_calls(self, num_steps: int) -> int:
         """Returns how many steps `fit` takes of endless data in place of some.

@@ -169,10 +169,11 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         take_step = self.train_function
 
         def take_checked_step(iterator: Any) -> dict[str, Any]:
-            logs = control_of(self).pass_over(iterator)
+            control = control_of(self)
+            logs = control.pass_over(iterator)
             if logs is not None:
                 return logs
-            logs = take_step(iterator)
+            logs = take_step(control.batches_of_call(iterator))
             if self._gnc_plan is not None:  # None under a user's own train_step
                 self._gnc_plan.raise_fault(self.distribute_strategy)
             return logs

@@ -96,6 +96,66 @@ def test_run__cut_short_around_an_epochs_end__goes_on_to_the_bit(
 def test_run__max_steps__drops(tmp_path):
     prepared = prepare(_config(max_steps=3), tmp_path / "run")
     assert prepared.updates.before(4) == 12
-    with pytest.raises(ValueError, match="Use --remainder=drop"):
-        prepare(_config(steps_per_execution=2), tmp_path / "other")
-    prepare(_config(steps_per_execution=3, max_steps=3), tmp_path / "third")
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 7])
+def test_run__several_steps_a_call__an_epochs_last_call_is_short(
+    finished, tmp_path, at_once
+):
+    calls = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: calls.append(
+            int(prepared.model.optimizer.iterations)
+        )
+    )
+    prepared = prepare(_config(steps_per_execution=at_once), tmp_path / "run")
+    train(prepared, [watch])
+    assert [row["updates"] for row in _rows(prepared)] == UPDATES
+    ends = zip([0, *UPDATES[:-1]], UPDATES, strict=True)
+    assert calls == [
+        min(step + at_once, end)
+        for begin, end in ends
+        for step in range(begin, end, at_once)
+    ]
+    for ours, theirs in zip(
+        prepared.model.get_weights(),
+        finished.model.get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("last", [4, 8, 11, 13])
+def test_run__several_steps_a_call_cut_short__goes_on_to_the_bit(
+    tmp_path, last
+):
+    """Whether the backup is of an epoch's end, a short call or a whole one."""
+    placement = Placement(
+        tf.distribute.get_strategy(), save_freq=1, resume=True
+    )
+
+    def interrupt(batch, logs):
+        if int(prepared.model.optimizer.iterations) == last:
+            raise KeyboardInterrupt
+
+    config = _config(steps_per_execution=3)
+    whole = prepare(config, tmp_path / "whole")
+    train(whole)
+    prepared = prepare(config, tmp_path / "run", placement=placement)
+    watch = keras.callbacks.LambdaCallback(on_train_batch_begin=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(prepared, [watch])
+    again = prepare(config, tmp_path / "run", placement=placement)
+    assert list(train(again).resumed_steps) == [last]
+    assert [row["updates"] for row in _rows(again)] == UPDATES
+    for ours, theirs in zip(
+        again.model.get_weights(), whole.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_run__dropped_in_calls_that_do_not_divide__makes_no_more(tmp_path):
+    config = _config(remainder="drop", steps_per_execution=3)
+    prepared = prepare(config, tmp_path / "run")
+    train(prepared)
+    assert [row["updates"] for row in _rows(prepared)] == [4, 8, 12, 16]

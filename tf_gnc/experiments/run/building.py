@@ -60,29 +60,11 @@ def load_images(config: RunConfig, holdout: float = 0.0) -> data.Source:
 def updates_of(config: RunConfig, images: data.Source) -> data.Updates:
     """Returns which updates each epoch of a run has.
 
-    A batch larger than the data set is a ValueError, and so are
-    `steps_per_execution` that don't divide an epoch's updates.
+    A batch larger than the data set is a ValueError.
     """
-    carry = carries(config)
-    updates = data.Updates(
-        images.num_train, config.batch_size, carry, config.max_steps
+    return data.Updates(
+        images.num_train, config.batch_size, carries(config), config.max_steps
     )
-    at_once, steps = config.steps_per_execution, updates.in_epoch(0)
-    if at_once > 1 and carry:
-        raise ValueError(
-            "`steps_per_execution` must be 1 with remainder='carry', whose "
-            "epochs have different numbers of updates, got "
-            f"steps_per_execution={at_once}. Use --remainder=drop."
-        )
-    if steps % at_once:
-        fitting = max(n for n in range(1, at_once) if steps % n == 0)
-        raise ValueError(
-            "`steps_per_execution` must divide the updates of an epoch, or "
-            "Keras would make more of them, got "
-            f"steps_per_execution={at_once} with {steps} updates. Use "
-            f"--steps_per_execution={fitting}."
-        )
-    return updates
 
 
 def carries(config: RunConfig) -> bool:

@@ -192,7 +192,7 @@ def _fit(
     )
     recording = workspace.placement.recording
     run_dir, updates = workspace.files.directory, prepared.updates
-    steps = EpochSteps(updates) if updates.carry else updates.in_epoch(0)
+    steps = EpochSteps(updates)
     probes = recording.probes(
         config, prepared.images, run_dir, updates, first_step
     )
@@ -204,7 +204,7 @@ def _fit(
         shuffle=False,  # The pipeline has done so.
         verbose=0,
         callbacks=[
-            *([steps] if updates.carry else []),
+            steps,
             *config.noise().callbacks(),
             *probes,  # Before the log, which writes down their numbers.
             log,
