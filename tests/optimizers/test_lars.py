@@ -373,7 +373,9 @@ def _batches():
 
 # LARS sees the mean gradient only, so a form of each kind of velocity is
 # enough: with the learning rate in it, without it, and with a clipped ratio.
-@pytest.mark.parametrize("form", ["paper", "tf_models, velocity", "larc"])
+@pytest.mark.parametrize(
+    "form", ["paper", "tf_models, velocity", "larc", "chainer"]
+)
 def test_lars__two_replicas__equal_one(form):
     # Vectors follow the plain rate, so it must suit them; tau makes up for it.
     arguments = {**FORMS[form][0], "trust_coefficient": 0.2}

@@ -272,12 +272,14 @@ def test_run__steps_made_another_way__same_numbers(
     assert rows[1] == pytest.approx(rows[0], rel=1e-5)
 
 
-def test_prepare__steps_per_execution_that_do_not_fit__names_those_that_do(
+def test_train__any_run__fit_reports_the_learning_rate_of_the_rows(
     digits_dir, tmp_path
 ):
-    config = make_config(
-        "digits", data_dir=digits_dir, steps_per_execution=5, **TINY
-    )
-    with pytest.raises(ValueError, match="Use --steps_per_execution=2"):
-        prepare(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    config = make_config("digits", data_dir=digits_dir, **TINY)
+    prepared = prepare(config, tmp_path / "run")
+    history = keras.callbacks.History()
+    train(prepared, [history])
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["learning_rate"] for line in lines]
+    assert history.history["learning_rate"] == rates
+    assert len(set(rates)) > 1

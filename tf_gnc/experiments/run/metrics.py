@@ -24,12 +24,13 @@ class MetricsLog(keras.callbacks.Callback):
     """Appends a row to metrics.jsonl at the end of each epoch.
 
     A row holds the epoch (counted from 1), how many updates there were so far
-    in the whole run, the mean loss and accuracy of the
-    epoch's batches, the same on the test data at the end of the epoch, the
-    learning rate of the epoch's last update, the noise rule and its alpha,
-    and the seconds that the epoch took, evaluation included. To these come
+    in the whole run, the mean loss and accuracy of the epoch's batches, the
+    same on the test data at the end of the epoch, the learning rate of the
+    epoch's last update, the noise rule and its alpha, and the seconds that
+    the epoch took, evaluation included. To these come
     the logs whose names begin with `probe_`: those of the probes that stand
-    before this callback.
+    before this callback. The learning rate goes into the logs, for `fit`'s
+    history.
 
     Raises:
         FloatingPointError: Out of `fit`, if an epoch's mean loss isn't
@@ -61,13 +62,14 @@ class MetricsLog(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the row."""
-        logs = logs or {}
+        logs = {} if logs is None else logs
         last_update = int(self.model.optimizer.iterations.numpy()) - 1
         row: dict[str, Any] = {"epoch": epoch + 1, "updates": last_update + 1}
         for name in _LOGGED:
             row[name] = finite_or_none(logs.get(name, math.nan))
         rule = self.model.noise_rule
-        row["learning_rate"] = finite_or_none(self._schedule(last_update))
+        rate = finite_or_none(self._schedule(last_update))
+        row["learning_rate"] = logs["learning_rate"] = rate
         row["rule"] = None if rule is None else type(rule).__name__
         row["alpha"] = None if rule is None else self.model.noise_alpha
         row["seconds"] = time.perf_counter() - self._epoch_began
