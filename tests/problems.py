@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_gnc
+from tf_gnc.noise.at import At
 
 SHAPE, CLASSES = (6, 6, 1), 3
 
@@ -164,3 +165,9 @@ def memory(model):
     ]
     mean = strategy.experimental_local_results(memory.mean)[0].numpy()
     return np.concatenate(rows), mean
+
+
+def at(layout, step=0, worker=0, **vectors):
+    """What a rule is given, its vectors by the names of needs."""
+    makers = {name: lambda v=v: v for name, v in vectors.items()}
+    return At(tf.constant(step), tf.constant(worker), None, layout, 0.1, makers)

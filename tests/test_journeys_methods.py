@@ -25,28 +25,30 @@ class Sideways(NoiseRule):
     """Sideways noise: a rule of this test.
 
     Args:
-        rho: How far to the side.
+        way: How far to the side.
         kind: Which side.
         mirrored: Whether both.
     """
 
     def __init__(
         self,
-        rho: float,
+        way: float,
         kind: Literal["left", "right"] = "left",
         mirrored: bool = False,
     ):
-        super().__init__(rho)
-        if rho > 9:
-            raise ValueError(f"`rho` must be at most 9, got rho={rho}.")
+        super().__init__(way)
+        if way > 9:
+            raise ValueError(f"`way` must be at most 9, got way={way}.")
         self.kind, self.mirrored = kind, mirrored
 
-    def noise(self, step, worker, gradient_noise, layout):
-        return layout.kernel_mask() * 0.01 * (1.0 - 2.0 * float(self.mirrored))
+    def direction(self, at):
+        return (
+            at.layout.kernel_mask() * 0.01 * (1.0 - 2.0 * float(self.mirrored))
+        )
 
     def get_config(self):
         return {
-            "rho": self.alpha, "kind": self.kind, "mirrored": self.mirrored,
+            "way": self.alpha, "kind": self.kind, "mirrored": self.mirrored,
         }  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def test_method__one_line_in_the_registry__has_flags_and_help(
     command, sideways
 ):
     page = command.build_flags().help()
-    assert "--rho=<float>\n      sideways: How far to the side." in page
+    assert "--way=<float>\n      sideways: How far to the side." in page
     assert "--kind=<left|right>\n      sideways: Which side." in page
     assert "--[no]mirrored\n      sideways: Whether both. Default: off." in page
     if command is not compare:
@@ -70,9 +72,9 @@ def test_method__one_line_in_the_registry__has_flags_and_help(
 @pytest.mark.parametrize(
     "flags",
     [
-        ["--rho=2", "--mirrored"],
-        ["--sideways.rho=2", "--sideways.mirrored"],
-        ["--rho=5", "--sideways.rho=2", "--mirrored"],
+        ["--way=2", "--mirrored"],
+        ["--sideways.way=2", "--sideways.mirrored"],
+        ["--way=5", "--sideways.way=2", "--mirrored"],
     ],
 )
 def test_method__its_flags_in_train__make_its_rule(flags, sideways):
@@ -82,7 +84,12 @@ def test_method__its_flags_in_train__make_its_rule(flags, sideways):
 
 def test_method__switch_of_one_method__is_negated(sideways):
     given, _ = train.build_flags().parse(
-        ["--method=sideways", "--rho=1", "--mirrored", "--nosideways.mirrored"]
+        [
+            "--method=sideways",
+            "--way=1",
+            "--mirrored",
+            "--nosideways.mirrored",
+        ]
     )
     assert not train.config_of(given).settings["mirrored"]
 
@@ -90,9 +97,9 @@ def test_method__switch_of_one_method__is_negated(sideways):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, r"`rho` \(--rho\) must be given with method='sideways'"),
-        ({"rho": 10.0}, "`rho` must be at most 9"),
-        ({"rho": 1.0, "alpha": 1.0}, r"`alpha` .*does nothing with sideways"),
+        ({}, r"`way` \(--way\) must be given with method='sideways'"),
+        ({"way": 10.0}, "`way` must be at most 9"),
+        ({"way": 1.0, "alpha": 1.0}, r"`alpha` .*does nothing with sideways"),
     ],
 )
 def test_method__illegal_setting__is_refused_as_the_rule_says(
@@ -106,34 +113,34 @@ def test_method__dry_run__shows_its_settings_and_makes_nothing(
     sideways, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--method=sideways", "--rho=2", "--dry_run"]) == 0
+    assert main(["train", "--method=sideways", "--way=2", "--dry_run"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["rho", "2.0", "flag"] in lines
+    assert ["way", "2.0", "flag"] in lines
     assert ["kind", "left", "default"] in lines
     assert ["learning_rate", "0.4", "data", "set"] in lines
     assert list(tmp_path.iterdir()) == []
 
 
 def test_method__in_a_comparison__gets_its_settings_alone(sideways):
-    plan = make_plan(["gnc", "sideways"], [0], rho=2.0, alpha=0.3, kind="right")
+    plan = make_plan(["gnc", "sideways"], [0], way=2.0, alpha=0.3, kind="right")
     gnc, ours = (run.settings for run in plan.runs)
-    assert (gnc["alpha"], ours["rho"], ours["kind"]) == (0.3, 2.0, "right")
-    assert "rho" not in gnc and "alpha" not in ours
+    assert (gnc["alpha"], ours["way"], ours["kind"]) == (0.3, 2.0, "right")
+    assert "way" not in gnc and "alpha" not in ours
 
 
 def test_method__in_a_search__has_a_coefficient(sideways):
     given, _ = tune.build_flags().parse(["--method=sideways"])
     search = tune.search_of(given)
-    assert search.names == ("rho",)
+    assert search.names == ("way",)
     assert len(search.runs((0.5,))) == 1
 
 
 def test_method__through_json__is_the_same(sideways):
-    config = make_config(method="sideways", rho=2.0)
+    config = make_config(method="sideways", way=2.0)
     assert RunConfig.from_dict(config.to_dict()) == config
 
 
-@pytest.mark.parametrize("wrong", ["**more", "rho", "rho: bytes"])
+@pytest.mark.parametrize("wrong", ["**more", "way", "way: bytes"])
 def test_method__argument_that_is_no_setting__error_says_so(wrong, monkeypatch):
     space = {}
     exec(f"def make({wrong}):\n    pass", space)

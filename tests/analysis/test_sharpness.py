@@ -97,8 +97,8 @@ def test_sharpness__another_rule__is_of_that_rules_noise(gnc):
     model = gnc
     x, y = problems.images(ROWS, seed=8)
     rule = tf_gnc.RandomNoise(alpha=3.0, seed=5)
-    step, layout = model.optimizer.iterations.value, model.step_plan.layout
-    draws = [rule.noise(step, i, None, layout) for i in range(M)]
+    step, layout = int(model.optimizer.iterations), model.step_plan.layout
+    draws = [rule.direction(problems.at(layout, step, i)) for i in range(M)]
     noise = _noise(model, np.stack(draws))
     losses, displacement = _losses(model, noise, 3.0 * RATE, x, y)
     _assert_found(sharpness(model, (x, y), noise=rule), losses, displacement)

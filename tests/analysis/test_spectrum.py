@@ -6,7 +6,6 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import tf_gnc
 from tests import problems
@@ -96,10 +95,7 @@ def test_spectrum__rnc__is_that_of_the_rules_draws(replicas):
     model.optimizer.iterations.assign(7)
     layout = model.step_plan.layout
     draws = np.stack(
-        [
-            rule.noise(tf.constant(7, tf.int64), tf.constant(i), None, layout)
-            for i in range(M)
-        ]
+        [rule.direction(problems.at(layout, 7, i)) for i in range(M)]
     ).astype("float64")[:, :6]
     covariance = np.cov(draws, rowvar=False, bias=True)  # 6 x 6
     top = np.linalg.eigvalsh(covariance)[-3:]

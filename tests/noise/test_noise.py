@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 import tf_gnc
-from tests import oracles
+from tests import oracles, problems
+from tf_gnc.noise.at import At
 from tf_gnc.noise.layout import WeightLayout
 
 # Scalar, vector, dense, Conv1D and HWIO kernels; the last filter of each
@@ -147,22 +148,24 @@ def test_rules__repr__shows_all_arguments_as_stored():
 
 
 def test_rules__what_each_needs__is_told():
-    assert tf_gnc.GradientNoise(0.1).remembers_gradients
-    assert not tf_gnc.RandomNoise(0.1).remembers_gradients
+    both = {"previous", "previous_mean"}
+    assert tf_gnc.GradientNoise(0.1).needs == both
+    assert tf_gnc.GradientNoise(0.1, center=False).needs == {"previous"}
+    assert not tf_gnc.RandomNoise(0.1).needs
 
 
 def test_noise_rule__own_rule__inherits_all_but_noise():
     class Ones(tf_gnc.NoiseRule):
-        def noise(self, step, worker, gradient_noise, layout):
-            return tf.ones([layout.size])
+        def direction(self, at):
+            return tf.ones([at.layout.size])
 
     layout = WeightLayout([(2,)])
     with pytest.raises(NotImplementedError, match="NoiseRule must implement"):
-        tf_gnc.NoiseRule(0.1).noise(0, 0, None, layout)
+        tf_gnc.NoiseRule(0.1).direction(problems.at(layout))
     rule = Ones(0.1)
     clean = tf.constant([3.0, 4.0])
     scale = rule.scale(clean, 0.5, layout)
-    noise = rule.noise(0, 0, None, layout)
+    noise = rule.direction(problems.at(layout))
     result = rule.displace(clean, scale, noise, layout)
     assert result.numpy().tolist() == [0.5, 1.5]  # x - 0.5 * 5 * 1
 
@@ -225,7 +228,10 @@ def test_gradient_noise__any_step_and_worker__is_what_it_is_given():
     layout = WeightLayout([(2,)])
     given = tf.constant([1.0, -2.0])
     for step, worker in ((0, 0), (5, 3)):
-        noise = tf_gnc.GradientNoise(0.1).noise(step, worker, given, layout)
+        at = problems.at(
+            layout, step, worker, previous=given + 1, previous_mean=tf.ones(2)
+        )
+        noise = tf_gnc.GradientNoise(0.1).direction(at)
         np.testing.assert_array_equal(noise, given)
 
 
@@ -297,7 +303,7 @@ def test_max_displacement__some_filters_beyond_it__leaves_the_others_alone():
 def _draw(step, worker, seed=1, layout=None, **arguments):
     layout = layout or WeightLayout(SHAPES)
     rule = tf_gnc.RandomNoise(1.0, seed=seed, **arguments)
-    return rule.noise(tf.constant(step), tf.constant(worker), None, layout)
+    return rule.direction(problems.at(layout, step, worker))
 
 
 def _cube(step, worker):
@@ -358,7 +364,7 @@ def test_random_noise__same_key__same_draw_in_a_graph_too(dtype):
 
     @tf.function
     def call(step, worker):
-        return rule.noise(step, worker, None, layout)
+        return rule.direction(At(step, worker, None, layout, 0.1, {}))
 
     graph = call(tf.constant(5, dtype), tf.constant(6, dtype))
     np.testing.assert_array_equal(_draw(5, 6), _draw(5, 6))
@@ -403,7 +409,7 @@ def test_random_noise__displaced_weights__agree_with_eq_5():
     weights = _weights()
     layout = WeightLayout(SHAPES)
     rule = tf_gnc.RandomNoise(1.0, seed=1)
-    noise = rule.noise(tf.constant(0), tf.constant(0), None, layout)
+    noise = rule.direction(problems.at(layout))
     result = _displaced(rule, weights, layout.unpack(noise))
     expected = oracles.displaced(
         [w.astype("float64") for w in weights],

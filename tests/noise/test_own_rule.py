@@ -9,10 +9,10 @@ from tests import problems
 class Own(tf_gnc.NoiseRule):
     """Gradient noise, by the contract alone."""
 
-    remembers_gradients = True
+    needs = frozenset({"previous", "previous_mean"})
 
-    def noise(self, step, worker, gradient_noise, layout):
-        return gradient_noise
+    def direction(self, at):
+        return at.previous - at.previous_mean
 
 
 def _train(rule):
@@ -24,7 +24,7 @@ def _train(rule):
     return model, (x, y)
 
 
-def test_own_rule__remembers_gradients_and_defines_noise_alone__is_gnc():
+def test_own_rule__needs_and_direction_alone__is_gnc():
     own, (x, y) = _train(Own(alpha=0.5))
     known, _ = _train(tf_gnc.GradientNoise(alpha=0.5))
     for a, b in zip(own.get_weights(), known.get_weights(), strict=True):

@@ -25,7 +25,9 @@ def _step(memory, gradients, *, parallel=1, valid=True, mean=None):
 
     def work(worker, state):
         pending, noises = state
-        noises = noises.write(worker, view.noise(worker))
+        noises = noises.write(
+            worker, view.previous(worker) - view.previous_mean
+        )
         # A little arithmetic, so that the workers have something to overlap.
         gradient = tf.gather(gradients, worker) * tf.ones([P])
         return view.remember(worker, gradient, pending), noises
@@ -128,7 +130,10 @@ def test_noise__bfloat16_memory__rounds_gradients_but_not_mean():
         view.remember(tf.constant(worker), tf.constant(gradient), ())
     view.end(mean, tf.constant(True))
     view = MemoryStep(memory)
-    noise = [view.noise(tf.constant(worker)) for worker in (0, 1)]
+    noise = [
+        view.previous(tf.constant(worker)) - view.previous_mean
+        for worker in (0, 1)
+    ]
     assert noise[0].dtype == tf.float32
     assert noise[0].numpy().tolist() == [1 + 2**-7 - 2**-20, 1 - 2**-20]
     assert noise[1].numpy().tolist() == [

@@ -30,6 +30,51 @@ def variable_index(
     return optimizer._get_variable_index(variable)
 
 
+# By class: where its momentum stands, and whether the weights move along it or
+# against it. Not by the variables' names: Adam's "velocity" is another thing.
+_MOMENTUM = {
+    keras.optimizers.SGD: ("momentums", 1),
+    keras.optimizers.RMSprop: ("_momentums", -1),
+    keras.optimizers.Adam: ("_momentums", -1),
+    keras.optimizers.Nadam: ("_momentums", -1),
+    keras.optimizers.Lamb: ("_momentums", -1),
+    keras.optimizers.Lion: ("_momentums", -1),
+    keras.optimizers.Adamax: ("_m", -1),
+}
+
+
+def update_vectors(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
+) -> list[tf.Tensor]:
+    """Returns the way each variable last moved, by the optimizer's momentum.
+
+    An optimizer of ours has a method of that name. Its length is the
+    optimizer's own: Adam's first moment isn't divided by the second.
+
+    Why: most of Keras's optimizers keep their momentum in a private attribute.
+
+    Raises:
+        ValueError: If the optimizer has no momentum.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if hasattr(inner, "update_vectors"):
+        found, sign = inner.update_vectors()
+    else:
+        kinds = (_MOMENTUM[k] for k in type(inner).__mro__ if k in _MOMENTUM)
+        name, sign = next(kinds, (None, 1))
+        found = getattr(inner, name) if name else []
+    if not found:
+        known = ", ".join(kind.__name__ for kind in _MOMENTUM)
+        raise ValueError(
+            "A rule that needs the optimizer's momentum must have an optimizer "
+            f"with one, got {type(inner).__name__}, which keeps none. Use "
+            "tf_gnc.optimizers.MomentumSGD(momentum=0.9), or one of Keras's "
+            f"with momentum: {known}."
+        )
+    places = [variable_index(inner, variable) for variable in variables]
+    return [sign * tf.convert_to_tensor(found[p].value) for p in places]
+
+
 @contextlib.contextmanager
 def gradients_already_averaged(
     optimizer: keras.optimizers.Optimizer,

@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from tf_gnc.noise.rule import NoiseRule
-from tf_gnc.step.plan import StepPlan, check_rule
+from tf_gnc.step.compile_checks import check_fit, check_rule
+from tf_gnc.step.plan import StepPlan
 from tf_gnc.step.train_step import GNCTrainStep
 
 
@@ -41,6 +42,8 @@ def plan_with(model: GNCTrainStep, noise: NoiseRule | str | None) -> StepPlan:
         return plan
     check_rule(noise)
     remembers = noise is not None and noise.remembers_gradients
+    if noise is not None:
+        check_fit(noise, model.num_workers, model)
     if remembers and plan.memory is None:
         raise ValueError(
             f"{noise!r} needs the gradients of the step before, which the "

@@ -1,11 +1,14 @@
 """One worker's losses and gradients at weights that the caller chooses."""
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tf_gnc.step.first_pass import FirstPass
 from tf_gnc.step.model_state import ModelState
 from tf_gnc.step.plan import StepPlan
 from tf_gnc.step.train_step import GNCTrainStep
@@ -28,6 +31,8 @@ class OneWorker:
         weights: What the displacements are added to, shape `(P,)`.
         vector: What the Hessian is multiplied by, `(P,)`.
         relative: What to bring each displacement to, in ||x||; None leaves it.
+        rows_of: From a worker's index on this replica to its own rows, on
+            which a rule with two passes takes its first.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class OneWorker:
         weights: tf.Tensor,
         vector: tf.Tensor,
         relative: float | None,
+        rows_of: Callable[[tf.Tensor], Any],
     ) -> None:
         self._size = 0 if kind in _FORWARD else plan.layout.size
         self._model, self._plan, self._kind = model, plan, kind
@@ -51,6 +57,11 @@ class OneWorker:
         self._displaced = plan.displacement(
             self._clean, model.optimizer, memory
         )
+        self._first: FirstPass | None = None
+        if plan.rule is not None and plan.rule.takes_two_passes:
+            self._first = FirstPass(
+                plan, functools.partial(self._clean_gradient, rows_of), 0, None
+            )
 
     def __call__(
         self, worker: tf.Tensor, index: tf.Tensor, rows: Any
@@ -63,7 +74,8 @@ class OneWorker:
             of its kind, shape `(P,)`, or `(0,)` without gradients.
         """
         plan, length = self._plan, tf.norm(self._clean)
-        _, displaced = self._displaced(worker)
+        vectors = self._first.of(worker)[0] if self._first else {}
+        _, displaced = self._displaced(worker, **vectors)
         move = displaced - self._clean
         if self._relative is not None:
             wanted = self._relative * length
@@ -78,6 +90,21 @@ class OneWorker:
             tf.math.divide_no_nan(tf.norm(move), length),
         ]
         return tf.stack(numbers), vector
+
+    def _clean_gradient(
+        self, rows_of: Callable[[tf.Tensor], Any], worker: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns a worker's gradient at the model's own weights."""
+        plan = self._plan
+        weights = plan.layout.unpack(self._clean)
+        pairs = list(zip(plan.variables, weights, strict=True))
+        index = plan.first_worker() + worker
+        scope = self._state.scope(pairs, index, self._metrics)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(rows_of(worker))
+        _, gradients, _ = self._model._differentiate(
+            scope, weights, x, y, weight
+        )
+        return plan.layout.pack(gradients), tf.zeros([0], plan.layout.dtype)
 
     def nothing(self) -> tf.Tensor:
         """Returns zeros in the shape of the vector of this kind."""

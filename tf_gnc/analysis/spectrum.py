@@ -83,6 +83,12 @@ def spectrum(model: GNCTrainStep, batch: Any = None) -> dict[str, Any]:
             "`model.build(...)`, or train a step."
         )
     plan = checks.plan_with(model, "model")
+    if plan.rule is not None and plan.rule.takes_two_passes:
+        raise ValueError(
+            "The noise's spectrum needs a rule whose noise is there before the "
+            f"step, got {plan.rule!r}, which makes it of the step's own "
+            "gradients. Leave the measure out."
+        )
     matrices = covariances(plan, model)
     return {
         "layers": {
@@ -159,7 +165,9 @@ def _pieces(
     size = min(total, max(1, _HELD // plan.num_workers))
 
     def on_replica(begin: tf.Tensor) -> tf.Tensor:
-        noise = plan.noise(model.optimizer, plan.begin_step())
+        noise = plan.noise(
+            model.optimizer, plan.begin_step(), plan.clean_weights()
+        )
 
         def look(worker: tf.Tensor, rows: tf.TensorArray) -> tf.TensorArray:
             return rows.write(worker, noise(worker)[begin : begin + size])

@@ -87,7 +87,13 @@ class TracedWorkers:
 
         def on_replica(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
             one = OneWorker(
-                self._model, self._plan, kind, weights, vector, self._relative
+                self._model,
+                self._plan,
+                kind,
+                weights,
+                vector,
+                self._relative,
+                functools.partial(self._rows_of, kind, batch),
             )
             if kind == "all_rows":
                 return self._all_rows(one, batch)
@@ -98,6 +104,14 @@ class TracedWorkers:
         if kind == "full":  # Of no use, and not equally many everywhere.
             return None, total
         return strategy.gather(numbers, axis=0), total
+
+    def _rows_of(self, kind: str, batch: Any, worker: tf.Tensor) -> Any:
+        """Returns the own rows of a worker of this replica."""
+        plan = self._plan
+        if kind == "all_rows":  # Each replica has the whole batch.
+            index = plan.first_worker() + worker
+            return _batch.rows(batch, index, plan.num_workers)
+        return _batch.rows(batch, worker, plan.per_replica)
 
     def _own_rows(
         self, one: OneWorker, first: tf.Tensor, batch: Any

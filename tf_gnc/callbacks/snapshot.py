@@ -173,7 +173,8 @@ def _restore_memory(generation: Generation, model: keras.Model) -> None:
         return generation.read_rows(file, name, row, row + 1)[0]
 
     for replica, first in _first_workers(model):
-        rows = map(row_of, range(first, first + plan.per_replica))
+        count = plan.memory.workers_per_replica
+        rows = map(row_of, range(first, first + count))
         plan.memory.restore(replica, strategy, rows)
 
 

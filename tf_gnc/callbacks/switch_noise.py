@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tf_gnc import _check
 from tf_gnc.callbacks.base import StepCallback, check_one_step_a_call
 from tf_gnc.noise.rule import NoiseRule
-from tf_gnc.step.plan import check_rule
+from tf_gnc.step.compile_checks import check_rule
 
 
 class SwitchNoise(StepCallback):

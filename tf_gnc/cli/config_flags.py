@@ -26,7 +26,10 @@ from tf_gnc.cli.command import FlagSet, UsageError, VerboseFlag, comma_list
 from tf_gnc.data import DATASETS, DatasetDefaults
 from tf_gnc.experiments import METHODS, RunConfig
 from tf_gnc.experiments.defaults import decided_by_data
-from tf_gnc.experiments.methods.registry import settings_of_method
+from tf_gnc.experiments.methods.registry import (
+    defaults_of,
+    settings_of_method,
+)
 from tf_gnc.experiments.recipes import RECIPES, Recipe
 from tf_gnc.experiments.run.recording import Recording
 from tf_gnc.experiments.user_code import check_own
@@ -210,7 +213,7 @@ def _define_methods(flag_set: FlagSet, taken: Collection[str]) -> None:
             method: with_default(
                 field.help,
                 per_data_set(
-                    lambda d, m=method, f=field: d.methods.get(m, {}).get(
+                    lambda d, m=method, f=field: defaults_of(m, d.methods).get(
                         f.name, f.default
                     )
                 ),

@@ -28,7 +28,9 @@ class Measurement:
     """The noise of the step to come."""
 
     rate: float  # eta_t
-    displacements: np.ndarray  # ||x_i - x|| / ||x|| of each worker, (M,)
+    # ||x_i - x|| / ||x|| of each worker, (M,); NaN where a rule makes the
+    # noise of the step's own gradients.
+    displacements: np.ndarray
     # The largest elements of gradient noise's sum over workers, of any
     # worker's, and of the mean gradient; 0 if the rule remembers none.
     noise_sum: float
@@ -118,6 +120,7 @@ def _on_replica(
 ) -> tuple[tf.Tensor, ...]:
     memory, clean = plan.begin_step(), plan.clean_weights()
     displaced = plan.displacement(clean, optimizer, memory)
+    unknown = plan.rule is not None and plan.rule.takes_two_passes
     zeros = tf.zeros_like(clean)
     mean = zeros
     if plan.memory is not None:
@@ -127,9 +130,13 @@ def _on_replica(
 
     def look(worker: tf.Tensor, state: Any) -> Any:
         total, largest, norms = state
-        noise = zeros if memory is None else memory.noise(worker)
-        _, weights = displaced(worker)
-        norm = tf.norm(weights - clean)
+        noise = zeros
+        if plan.rule is not None and "previous" in plan.rule.needs:
+            noise = memory.previous(worker) - mean
+        if unknown:
+            norm = tf.constant(np.nan, clean.dtype)
+        else:
+            norm = tf.norm(displaced(worker)[1] - clean)
         largest = tf.maximum(largest, tf.reduce_max(tf.abs(noise)))
         return total + noise, largest, norms.write(worker, norm)
 

@@ -111,7 +111,7 @@ def _examine(model: GNCTrainStep, data: Any) -> list[Check]:
             _is_on(model, seen),
             _changes(_difference(second, clean), _difference(again, clean)),
         ]
-        if rule.remembers_gradients:
+        if {"previous", "previous_mean"} <= rule.needs:
             found.append(_sums_to_zero(rule.noise_dtype, seen))
     return [*found, _untouched(steps.moved)]
 
@@ -131,13 +131,13 @@ def _asked_off(difference: float) -> Check:
 def _is_on(model: GNCTrainStep, seen: Measurement) -> Check:
     rule, reason = model.noise_rule, None
     if model.noise_alpha == 0:
-        reason = "since alpha=0. Choose a larger one."
-    elif seen.rate == 0:
+        reason = f"since {rule.coefficient}=0. Choose a larger one."
+    elif seen.rate == 0 and rule.follows_rate:
         reason = (
             "since the learning rate is 0, and noise is a multiple of it. "
             "If a schedule starts there, check again after its first step."
         )
-    elif rule.remembers_gradients and model.num_workers == 1:
+    elif rule.subtracts_mean and model.num_workers == 1:
         reason = (
             "since with num_workers=1 the only gradient is the mean. Pass "
             "`num_workers` to `compile`."
@@ -149,10 +149,18 @@ def _is_on(model: GNCTrainStep, seen: Measurement) -> Check:
         )
     if reason:
         return Check("noise", False, f"off, {reason}")
+    name, value = rule.coefficient, model.noise_alpha
+    if rule.takes_two_passes:
+        return Check(
+            "noise",
+            True,
+            f"on, with {name}={value:g}: in a first pass each worker takes the "
+            "gradients at the clean weights that its displacement is made of.",
+        )
     return Check(
         "noise",
         True,
-        f"on: with alpha={model.noise_alpha:g} and a learning rate of "
+        f"on: with {name}={value:g} and a learning rate of "
         f"{seen.rate:g} the workers' weights are displaced by "
         f"{_percent(seen.displacements.mean())} of their norm, "
         f"{_percent(seen.displacements.max())} at most.",
@@ -168,7 +176,7 @@ def _changes(difference: float, floor: float) -> Check:
     if not ok:
         words += (
             ": the noise makes no difference. Is it off, or too small for the "
-            "weights' dtype? Raise alpha"
+            "weights' dtype? Raise its coefficient"
         )
     return Check("gradient", ok, f"{words}.")
 

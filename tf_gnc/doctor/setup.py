@@ -102,7 +102,7 @@ def memory_forecast(model: GNCTrainStep) -> MemoryForecast:
         num_weights=sum(
             math.prod(v.shape) for v in model.trainable_variables
         ),
-        dtype=rule.noise_dtype if rule and rule.remembers_gradients else None,
+        dtype=rule.noise_dtype if rule and "previous" in rule.needs else None,
         copies=2 if scales else 1,
     )
 

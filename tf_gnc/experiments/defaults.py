@@ -103,7 +103,9 @@ def decided_by_data(
         method,
         {
             name: _in_run(value, batch_size, epochs)
-            for name, value in defaults.methods.get(method, {}).items()
+            for name, value in methods.defaults_of(
+                method, defaults.methods
+            ).items()
         },
         settings_of(RunConfig),
     )

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import _check
+from tf_gnc.noise.at import At
 from tf_gnc.noise.layout import WeightLayout
 from tf_gnc.noise.rule import NoiseRule, Scaling
 
@@ -35,6 +36,13 @@ class GradientNoise(NoiseRule):
     The noise sums to zero over the workers and is zero at the first step, with
     a single worker, and where all workers see the same examples.
 
+    Three switches, not in the paper, ask which part of it matters:
+    `center=False` leaves the mean in, so that all workers look further along
+    the last gradient too (extrapolation, Lin et al. (2020), arXiv:2006.05720,
+    the stale half of GNC); `current=True` takes the gradients of this step, at
+    the cost of a second pass and, on several replicas, a second collective;
+    `uphill=True` turns the sign, as sharpness-aware minimization has it.
+
     Args:
         alpha: Coefficient of the noise, 0 or more; the paper uses 0.1 for
             CIFAR and 0.0001 for ImageNet (Table 5). 0 equals `noise=None`.
@@ -48,6 +56,12 @@ class GradientNoise(NoiseRule):
         noise_dtype: Dtype in which the workers' gradients are remembered.
             The memory holds V x P numbers a replica, where V is the number of
             workers per replica; `"bfloat16"` halves it.
+        center: Whether the workers' mean is subtracted.
+        current: Whether the gradients are those at x_t, not of step t - 1.
+        uphill: Whether workers move along their gradients, not against them.
+        every: See `NoiseRule`; so are the others.
+        start_step: The first step with noise.
+        stop_step: The first step without noise again.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -61,8 +75,6 @@ class GradientNoise(NoiseRule):
         array([2.5, 4.5], dtype=float32)
     """
 
-    remembers_gradients = True
-
     def __init__(
         self,
         alpha: float,
@@ -70,8 +82,22 @@ class GradientNoise(NoiseRule):
         include_vectors: bool = True,
         max_displacement: float | None = None,
         noise_dtype: NoiseDtype = "float32",
+        center: bool = True,
+        current: bool = False,
+        uphill: bool = False,
+        every: int = 1,
+        start_step: int = 0,
+        stop_step: int | None = None,
     ) -> None:
-        super().__init__(alpha, scaling, include_vectors)
+        self.center = _check.boolean("center", center)
+        self.current = _check.boolean("current", current)
+        self.uphill = _check.boolean("uphill", uphill)
+        self._own = "current" if current else "previous"
+        self._mean = f"{self._own}_mean"
+        self.needs = {self._own, self._mean} if center else {self._own}
+        super().__init__(
+            alpha, scaling, include_vectors, every, start_step, stop_step
+        )
         if max_displacement is not None:
             max_displacement = _check.real(
                 "max_displacement", max_displacement, above=0
@@ -81,15 +107,12 @@ class GradientNoise(NoiseRule):
             "noise_dtype", noise_dtype, get_args(NoiseDtype)
         )
 
-    def noise(
-        self,
-        step: tf.Tensor,
-        worker: tf.Tensor,
-        gradient_noise: tf.Tensor | None,
-        layout: WeightLayout,
-    ) -> tf.Tensor:
-        """Returns the gradient noise itself (Eq. 4); see the base class."""
-        return gradient_noise
+    def direction(self, at: At) -> tf.Tensor:
+        """Returns the gradient noise (Eq. 4), perhaps by its switches."""
+        noise = getattr(at, self._own)
+        if self.center:
+            noise -= getattr(at, self._mean)
+        return -noise if self.uphill else noise
 
     def displace(
         self,
@@ -118,4 +141,5 @@ class GradientNoise(NoiseRule):
             **super().get_config(),
             "max_displacement": self.max_displacement,
             "noise_dtype": self.noise_dtype,
+            **self._chosen(center=True, current=False, uphill=False),
         }

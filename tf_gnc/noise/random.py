@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import _check
-from tf_gnc.noise.layout import WeightLayout
+from tf_gnc.noise.at import At
 from tf_gnc.noise.rule import NoiseRule, Scaling
 
 
@@ -38,14 +38,19 @@ class RandomNoise(NoiseRule):
         seed: Integer from 0 to 2**31 - 1. None draws one from Python's
             `random`, which `keras.utils.set_random_seed` seeds; the drawn
             seed is kept in the configuration.
+        every: See `NoiseRule`; so are the others.
+        start_step: The first step with noise.
+        stop_step: The first step without noise again.
 
     Raises:
         ValueError: If an argument is outside its range.
 
     Example:
-        >>> layout = WeightLayout([(2, 1)])
+        >>> from tf_gnc.noise.layout import WeightLayout
+        >>> layout = WeightLayout([(2, 1)])  # one filter
         >>> rule = RandomNoise(alpha=0.5, seed=1)
-        >>> u = rule.noise(tf.constant(0), tf.constant(3), None, layout)
+        >>> at = At(tf.constant(0), tf.constant(3), None, layout, 0.1, {})
+        >>> u = rule.direction(at)
         >>> round(float(tf.norm(u)), 6)  # one filter, normalised
         1.0
     """
@@ -56,38 +61,37 @@ class RandomNoise(NoiseRule):
         scaling: Scaling = "filter",
         include_vectors: bool = True,
         seed: int | None = None,
+        every: int = 1,
+        start_step: int = 0,
+        stop_step: int | None = None,
     ) -> None:
-        super().__init__(alpha, scaling, include_vectors)
+        super().__init__(
+            alpha, scaling, include_vectors, every, start_step, stop_step
+        )
         if seed is None:
             seed = random.randrange(2**31)
         self.seed = _check.integer("seed", seed, minimum=0, maximum=2**31 - 1)
 
-    def noise(
-        self,
-        step: tf.Tensor,
-        worker: tf.Tensor,
-        gradient_noise: tf.Tensor | None,
-        layout: WeightLayout,
-    ) -> tf.Tensor:
+    def direction(self, at: At) -> tf.Tensor:
         """Returns a random vector, of norm 1 in each filter when scaled."""
         # (seed, step, worker) must be told apart in two 64-bit numbers: a
         # worker's index takes the low 32 bits beside the rule's seed.
         words = [
             tf.constant(self.seed, tf.int64) * 2**32
-            + tf.cast(worker, tf.int64),
-            tf.cast(step, tf.int64),
+            + tf.cast(at.worker, tf.int64),
+            tf.cast(at.step, tf.int64),
         ]
         cube = tf.random.stateless_uniform(
-            [layout.size],
+            [at.layout.size],
             seed=tf.stack(words),
             minval=-0.5,
             maxval=0.5,
-            dtype=layout.dtype,
+            dtype=at.layout.dtype,
             alg="philox",  # The same numbers on a CPU and on a GPU.
         )
         if self.scaling == "none":
             return cube
-        return tf.math.divide_no_nan(cube, layout.filter_norms(cube))
+        return tf.math.divide_no_nan(cube, at.layout.filter_norms(cube))
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, the drawn seed included."""

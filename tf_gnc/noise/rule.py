@@ -3,8 +3,9 @@ r"""What a noise rule is: how far a worker steps aside to differentiate.
 A rule is a pure function of tensors. It owns no variables, draws no hidden
 random numbers and knows neither Keras models nor tf.distribute.
 
-Both displace worker i's weights by x_i = x - alpha * eta_t * ||x_p|| * noise_i
-and differ in the noise alone.
+All displace worker i's weights by x_i = x - alpha * eta_t * s * direction_i and
+differ in the direction; s is the filter's norm or 1. Rules whose length doesn't
+follow the learning rate have x_i = x - alpha * s * direction_i.
 
 Symbols   x      the clean weights, one vector of P elements
           eta_t  the optimizer's learning rate at step t
@@ -12,21 +13,24 @@ Symbols   x      the clean weights, one vector of P elements
           M      number of workers
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
 from tf_gnc import _check
+from tf_gnc.noise.at import At, check_needs
 from tf_gnc.noise.layout import WeightLayout
 
 Scaling = Literal["filter", "none"]
+Statistics = Literal["displaced", "clean"]
 
 
 class NoiseRule:
-    """What `GradientNoise` and `RandomNoise` share: scale and inclusion.
+    """What all rules share: coefficient, scale, inclusion, and when.
 
-    A rule of your own implements `noise` and inherits the rest; one that uses
-    `gradient_noise` there sets `remembers_gradients = True`.
+    A rule of your own says in `needs` what it is to be given, makes a vector
+    of it in `direction`, and inherits the rest. What isn't needed is neither
+    computed nor remembered nor reduced.
 
     Args:
         alpha: Coefficient of the noise, 0 or more. 0 turns the rule off.
@@ -35,25 +39,84 @@ class NoiseRule:
         include_vectors: Whether weights of rank 0 and 1, and biases of any
             rank, are displaced too (the gamma and beta of BatchNorm among
             them), each as one filter.
+        every: Displaces in steps 0, `every`, `2 * every`, ... alone, counted
+            from 0. In between a step is that of `noise=None`, and a second
+            pass isn't made.
+        start_step: The first step with noise.
+        stop_step: The first step without noise again; None for never.
+
+    Example:
+        >>> class Away(NoiseRule):
+        ...     needs = {"current"}  # a second pass: its own gradient at x
+        ...     def direction(self, at):
+        ...         return -at.current / tf.norm(at.current)
     """
 
-    remembers_gradients = False
-    """Whether the rule needs each worker's gradient of the step before."""
+    needs: frozenset[str] | set[str] = frozenset()
+    """Names of vectors that `direction` uses, of `tf_gnc.noise.at.NEEDS`."""
 
     noise_dtype = "float32"
-    """Dtype in which the step keeps those gradients, if the rule needs them."""
+    """Dtype in which gradients of the step before are kept, if needed."""
+
+    group: int | str = "all"
+    """Over whom `current_mean` is taken: so many consecutive workers, a
+    divisor of M, or `"all"`."""
+
+    statistics: Statistics = "displaced"
+    """Of rules with a second pass: which pass batch normalization's moving
+    statistics are of."""
+
+    follows_rate = True
+    """Whether the displacement is a multiple of the learning rate."""
+
+    coefficient = "alpha"
+    """What the rule's own argument calls the coefficient."""
 
     def __init__(
         self,
         alpha: float,
         scaling: Scaling = "filter",
         include_vectors: bool = True,
+        every: int = 1,
+        start_step: int = 0,
+        stop_step: int | None = None,
     ) -> None:
-        self.alpha = _check.real("alpha", alpha, minimum=0)
+        self.alpha = _check.real(self.coefficient, alpha, minimum=0)
         self.scaling = _check.choice("scaling", scaling, get_args(Scaling))
         self.include_vectors = _check.boolean(
             "include_vectors", include_vectors
         )
+        self.every = _check.integer("every", every, minimum=1)
+        self.start_step = _check.integer("start_step", start_step, minimum=0)
+        if stop_step is not None:
+            stop_step = _check.integer("stop_step", stop_step, minimum=0)
+        self.stop_step = stop_step
+        self.needs = check_needs(type(self).__name__, self.needs)
+
+    @property
+    def remembers_gradients(self) -> bool:
+        """Whether it needs gradients of the step before."""
+        return bool(self.needs & {"previous", "previous_mean"})
+
+    @property
+    def subtracts_mean(self) -> bool:
+        """Whether it needs both a worker's gradient and the mean of all."""
+        pairs = {"previous", "previous_mean"}, {"current", "current_mean"}
+        return any(pair <= self.needs for pair in pairs)
+
+    @property
+    def takes_two_passes(self) -> bool:
+        """Whether it needs gradients at the clean weights of this step."""
+        return bool(self.needs & {"current", "current_mean"})
+
+    def is_active(self, step: tf.Tensor) -> tf.Tensor | None:
+        """Returns whether a step has noise, a boolean; None for each step."""
+        if (self.every, self.start_step, self.stop_step) == (1, 0, None):
+            return None
+        active = (step % self.every == 0) & (step >= self.start_step)
+        if self.stop_step is not None:
+            active &= step < self.stop_step
+        return active
 
     def scale(
         self, weights: tf.Tensor, step_size: tf.Tensor, layout: WeightLayout
@@ -62,7 +125,8 @@ class NoiseRule:
 
         Args:
             weights: The clean weights, shape `(P,)`.
-            step_size: alpha * eta_t, a scalar.
+            step_size: alpha * eta_t, or alpha alone unless the rule follows
+                the rate; a scalar or `(P,)`.
             layout: Where each weight lies in the vector.
 
         Returns:
@@ -76,25 +140,10 @@ class NoiseRule:
             scale *= layout.kernel_mask()
         return tf.broadcast_to(scale, [layout.size])
 
-    def noise(
-        self,
-        step: tf.Tensor,
-        worker: tf.Tensor,
-        gradient_noise: tf.Tensor | None,
-        layout: WeightLayout,
-    ) -> tf.Tensor:
-        """Returns one worker's noise of this step, shape `(P,)`.
-
-        Args:
-            step: Number of steps taken so far, an integer scalar.
-            worker: The worker's index in the whole cluster, 0 to M - 1.
-            gradient_noise: The worker's gradient of the step before minus the
-                mean over workers (Eq. 4), shape `(P,)`; None for a rule that
-                remembers no gradients.
-            layout: Where each weight lies in the vector.
-        """
+    def direction(self, at: At) -> tf.Tensor:
+        """Returns one worker's noise of this step, before scaling, `(P,)`."""
         raise NotImplementedError(
-            f"{type(self).__name__} must implement `noise`."
+            f"{type(self).__name__} must implement `direction`."
         )
 
     def displace(
@@ -106,8 +155,8 @@ class NoiseRule:
     ) -> tf.Tensor:
         """Returns one worker's weights `x - scale * noise`, shape `(P,)`.
 
-        It takes the clean weights, and what `scale` and `noise` returned for
-        this step and worker.
+        It takes the clean weights, and what `scale` and `direction` returned
+        for this step and worker.
         """
         return weights - scale * noise
 
@@ -118,11 +167,23 @@ class NoiseRule:
         return hash(repr(self))
 
     def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
+        """Returns the constructor's arguments; when, only if not always."""
         return {
-            "alpha": self.alpha,
+            self.coefficient: self.alpha,
             "scaling": self.scaling,
             "include_vectors": self.include_vectors,
+            **self._chosen(every=1, start_step=0, stop_step=None),
+        }
+
+    def _chosen(self, **defaults: Any) -> dict[str, Any]:
+        """Returns those attributes that aren't at their defaults.
+
+        Files and backups from before an argument was there are so the same.
+        """
+        return {
+            name: getattr(self, name)
+            for name, default in defaults.items()
+            if getattr(self, name) != default
         }
 
     @classmethod

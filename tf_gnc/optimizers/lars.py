@@ -234,6 +234,10 @@ class LARS(MomentumSGD):
         if self.local_rates:
             self.assign(self.local_rates[index], gamma * ratio)
 
+    def update_vectors(self) -> tuple[list[keras.Variable], int]:
+        """Returns the velocities; and -1 for forms that subtract them."""
+        return self.velocities, 1 if self.classic_momentum else -1
+
     def noise_rates(
         self, variables: Iterable[keras.Variable]
     ) -> list[tf.Tensor] | None:

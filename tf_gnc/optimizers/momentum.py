@@ -156,6 +156,10 @@ class MomentumSGD(keras.optimizers.Optimizer):
         )
         self.assign_add(variable, velocity)
 
+    def update_vectors(self) -> tuple[list[keras.Variable], int]:
+        """Returns the velocities; and 1: weights move along them."""
+        return self.velocities, 1
+
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal optimizer."""
         return {

@@ -22,7 +22,7 @@ class GradientMemory:
     noise is read: V x P numbers and not twice that.
 
     Args:
-        workers_per_replica: V.
+        workers_per_replica: V; 0 to keep the mean alone.
         num_scalars: P.
         dtype: Of the remembered gradients.
         mean_dtype: Of their mean, and of the noise.
@@ -93,8 +93,8 @@ class GradientMemory:
 class MemoryStep:
     """The calling replica's memory during one step.
 
-    Use it in this order: for each worker `noise`, then `remember`; `flush`;
-    `end`.
+    Use it in this order: for each worker `previous`, then `remember`; `flush`;
+    `end`. With V = 0 it holds the mean alone.
 
     Attributes:
         pending: The first worker's pending gradients: D zeros.
@@ -117,8 +117,13 @@ class MemoryStep:
             tf.zeros_like(self._old_mean) for _ in range(self._delay)
         )
 
-    def noise(self, worker: tf.Tensor) -> tf.Tensor:
-        """Returns a worker's gradient minus the mean (Eq. 4), shape `(P,)`."""
+    @property
+    def previous_mean(self) -> tf.Tensor:
+        """The mean over all workers of the gradients before, `(P,)`."""
+        return self._old_mean
+
+    def previous(self, worker: tf.Tensor) -> tf.Tensor:
+        """Returns a worker's gradient of the step before, shape `(P,)`."""
         # By its handle: a TPU's variables have no rows, their handles do.
         row = tf.raw_ops.ResourceGather(
             resource=self._gradients.handle,
@@ -126,7 +131,7 @@ class MemoryStep:
             dtype=self._gradients.dtype,
         )
         row = tf.ensure_shape(row, self._old_mean.shape)
-        return tf.cast(row, self._old_mean.dtype) - self._old_mean
+        return tf.cast(row, self._old_mean.dtype)
 
     def remember(
         self,
@@ -139,6 +144,8 @@ class MemoryStep:
         `pending` are the gradients of the D workers before, oldest first, each
         `(P,)`. What comes back is the next worker's.
         """
+        if not self._workers:
+            return pending
         oldest, *younger = (*pending, gradient)
         row = self._write_to + worker - self._delay
         if self._delay:

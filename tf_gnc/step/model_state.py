@@ -131,16 +131,29 @@ class ModelState:
             + [(v, self._worker_seed(v, worker)) for v in seeds]
         )
 
-    def collect(
-        self, scope: WorkerScope, worker: tf.Tensor, carried: CarriedState
-    ) -> CarriedState:
-        """Returns what the next worker finds, given this worker's scope."""
+    def statistics(self, scope: WorkerScope) -> tf.Tensor:
+        """Returns the moving statistics after a worker's call, packed."""
         after = scope.get_current_value
-        statistics = carried.statistics
-        if self._statistics:
-            statistics += self.layout.pack([after(v) for v in self._statistics])
+        if not self._statistics:
+            return tf.zeros([0], self.layout.dtype)
+        return self.layout.pack([after(v) for v in self._statistics])
+
+    def collect(
+        self,
+        scope: WorkerScope,
+        worker: tf.Tensor,
+        carried: CarriedState,
+        statistics: tf.Tensor | None = None,
+    ) -> CarriedState:
+        """Returns what the next worker finds, given this worker's scope.
+
+        Its moving statistics are the scope's, unless others are given.
+        """
+        after = scope.get_current_value
+        if statistics is None:
+            statistics = self.statistics(scope)
         return CarriedState(
-            statistics=statistics,
+            statistics=carried.statistics + statistics,
             metrics=[after(v) for v in self._metrics],
             # An advance by what was added to the worker's own seed.
             seeds=[

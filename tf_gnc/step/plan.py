@@ -15,9 +15,11 @@ import keras
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
+from tf_gnc.noise.at import At
 from tf_gnc.noise.layout import WeightLayout
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import workers
+from tf_gnc.step.compile_checks import check_fit, check_layers
 from tf_gnc.step.control import control_of
 from tf_gnc.step.filters import filters_of
 from tf_gnc.step.gradient_memory import GradientMemory, MemoryStep
@@ -75,6 +77,8 @@ class StepPlan:
         self._kept: dict[Any, Any] = {}
         if self.num_workers > 1:
             check_layers(model)
+        if self.rule is not None:
+            check_fit(self.rule, self.num_workers, model)
 
     def keep_table(
         self, wanted: bool, strategy: tf.distribute.Strategy
@@ -135,29 +139,42 @@ class StepPlan:
         """
         return MemoryStep(self.memory) if self.memory else None
 
+    @property
+    def group(self) -> int:
+        """How many workers' gradients the rule's `current_mean` is of."""
+        whole = self.rule.group == "all"
+        return self.num_workers if whole else self.rule.group
+
     def displacement(
         self,
         clean: tf.Tensor,
         optimizer: keras.optimizers.Optimizer,
         memory: MemoryStep | None,
-    ) -> Callable[[tf.Tensor], tuple[tf.Tensor | None, tf.Tensor]]:
+    ) -> Callable[..., tuple[tf.Tensor | None, tf.Tensor]]:
         """Returns a function from worker to its noise and displaced weights.
 
-        It takes a worker's index on this replica, 0 to V - 1, and returns what
-        `noise` gives for it, None without a rule, and x_i, shape `(P,)`. Given
-        are the clean weights x, the optimizer for eta_t, and the memory from
-        `begin_step`.
+        It takes a worker's index on this replica, 0 to V - 1, and by name what
+        the rule needs of the first pass; and returns what `direction` gives
+        for it, None without a rule, and x_i, shape `(P,)`. Given are the clean
+        weights x, the optimizer for eta_t, and the memory from `begin_step`.
         """
         rule, layout = self.rule, self.layout
         if rule is None:
-            return lambda worker: (None, clean)
-        noise = self.noise(optimizer, memory)
-        rate = self._noise_rate(optimizer)
+            return lambda worker, **vectors: (None, clean)
+        noise = self.noise(optimizer, memory, clean)
+        rate = self._noise_rate(optimizer) if rule.follows_rate else 1.0
         scale = rule.scale(clean, self.alpha * rate, layout)
+        active = rule.is_active(tf.convert_to_tensor(optimizer.iterations))
 
-        def displaced(worker: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            omega = noise(worker)
-            return omega, rule.displace(clean, scale, omega, layout)
+        def displaced(
+            worker: tf.Tensor, **vectors: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            omega = noise(worker, **vectors)
+            weights = rule.displace(clean, scale, omega, layout)
+            if active is None:
+                return omega, weights
+            omega = tf.where(active, omega, tf.zeros_like(omega))
+            return omega, tf.where(active, weights, clean)
 
         return displaced
 
@@ -165,19 +182,34 @@ class StepPlan:
         self,
         optimizer: keras.optimizers.Optimizer,
         memory: MemoryStep | None,
-    ) -> Callable[[tf.Tensor], tf.Tensor]:
+        clean: tf.Tensor,
+    ) -> Callable[..., tf.Tensor]:
         """Returns a function from worker to its noise, before any scaling.
 
-        The function returns what `NoiseRule.noise` does, shape `(P,)`; the
+        The function returns what `NoiseRule.direction` does, shape `(P,)`; the
         plan must have a rule.
         """
         # Counted from 0, before this step's update.
         step = tf.convert_to_tensor(optimizer.iterations)
+        rate = self._noise_rate(optimizer)
+        update = None
+        if "momentum" in self.rule.needs:
+            update = self.layout.pack(
+                _keras_compat.update_vectors(optimizer, self.variables)
+            )
 
-        def noise(worker: tf.Tensor) -> tf.Tensor:
-            gradient_noise = None if memory is None else memory.noise(worker)
+        def noise(worker: tf.Tensor, **vectors: tf.Tensor) -> tf.Tensor:
+            makers: dict[str, Callable[[], tf.Tensor]] = {
+                "previous": lambda: memory.previous(worker),
+                "previous_mean": lambda: memory.previous_mean,
+                "momentum": lambda: update,
+            }
+            for name, vector in vectors.items():
+                makers[name] = lambda vector=vector: vector
+            needed = {n: makers[n] for n in self.rule.needs}
             index = self.first_worker() + worker
-            return self.rule.noise(step, index, gradient_noise, self.layout)
+            at = At(step, index, clean, self.layout, rate, needed)
+            return self.rule.direction(at)
 
         return noise
 
@@ -212,54 +244,12 @@ class StepPlan:
     def _make_memory(self) -> GradientMemory | None:
         if self.rule is None or not self.rule.remembers_gradients:
             return None
+        rows = self.per_replica if "previous" in self.rule.needs else 0
         return GradientMemory(
-            self.per_replica,
+            rows,
             self.layout.size,
             self.rule.noise_dtype,
             self.layout.dtype,
-            delay=self.parallel - 1,
+            delay=self.parallel - 1 if rows else 0,
             undoable=self.scales_loss,
-        )
-
-
-def check_rule(noise: Any) -> None:
-    """Raises a ValueError if `noise` is neither a noise rule nor None."""
-    if noise is not None and not isinstance(noise, NoiseRule):
-        raise ValueError(
-            "`noise` must be a noise rule such as "
-            "tf_gnc.GradientNoise(alpha=0.1), or None, got "
-            f"noise={noise!r}."
-        )
-
-
-def check_layers(model: keras.Model) -> None:
-    """Raises a ValueError if a layer of the model averages over replicas."""
-    for layer in _keras_compat.layers_of(model):
-        is_norm = isinstance(layer, keras.layers.BatchNormalization)
-        if is_norm and layer.synchronized and layer.trainable:
-            raise ValueError(
-                "A batch normalization must not be synchronized in a model "
-                "that trains with several workers, got synchronized=True for "
-                f"the layer {layer.name!r}. Each worker normalizes with its "
-                "own examples, as in the paper, and replicas meet once a step. "
-                "Leave `synchronized` out; the moving statistics become the "
-                "mean over all workers."
-            )
-
-
-def check_accumulation(
-    optimizer: keras.optimizers.Optimizer, num_workers: int
-) -> None:
-    """Raises a ValueError if the optimizer accumulates gradients itself."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    steps = inner.gradient_accumulation_steps
-    if steps:
-        raise ValueError(
-            "Workers take the place of gradient accumulation, which Keras "
-            "can't run under a distribution strategy, got "
-            f"gradient_accumulation_steps={steps}. Leave it out, make the "
-            f"batch {steps} times as large and pass "
-            f"num_workers={steps * num_workers}: each worker's rows then "
-            "pass through the model by themselves, as an accumulated batch's "
-            "would."
         )

@@ -5,7 +5,8 @@ One step of Algorithm 1, as `GNCTrainStep.train_step` reads:
     1. pack the clean weights x into one vector
     2. for each worker i of this replica: displace the weights by its noise,
        take the gradient of its own mean loss on its own rows there, remember
-       the gradient; nothing is assigned to the model meanwhile
+       the gradient; nothing is assigned to the model meanwhile. A rule that
+       needs this step's gradients at x gets them from a pass before (SAM)
     3. average gradients and moving statistics over all M workers
     4. hand the mean gradient to the optimizer, which clips it, decays the
        weights and updates them as it always does
@@ -23,6 +24,7 @@ import tensorflow as tf
 from tf_gnc import _batch, _keras_compat
 from tf_gnc.step import row_gradients, workers
 from tf_gnc.step.control import control_of
+from tf_gnc.step.first_pass import FirstPass
 from tf_gnc.step.model_state import ModelState
 from tf_gnc.step.plan import StepPlan
 from tf_gnc.step.reduction import (
@@ -109,10 +111,12 @@ class GNCTrainStep(NoiseSettings):
         clean = plan.layout.pack(values) if plan.is_packed else None
         reduction = Reduction(plan, state, memory, clean, trial)
         displace = plan.displacement(clean, optimizer, memory)
+        first = self._first_pass(plan, state, values, (x, y, sample_weight))
 
         def work(worker: tf.Tensor, sums: Sums) -> Sums:
             index = plan.first_worker() + worker  # in the whole cluster
-            omega, displaced = displace(worker)  # displaced is x_i
+            vectors, statistics = first.of(worker) if first else ({}, None)
+            omega, displaced = displace(worker, **vectors)  # x_i
             weights = values
             if displaced is not None:
                 weights = plan.layout.unpack(displaced)
@@ -121,7 +125,9 @@ class GNCTrainStep(NoiseSettings):
             rows = _batch.rows((x, y, sample_weight), worker, plan.per_replica)
             found = self._differentiate(scope, weights, *rows)
             result = WorkerResult(*found, omega, displaced)
-            after = state.collect(scope, index, sums.state)
+            if first:
+                statistics = first.kept(statistics, state.statistics(scope))
+            after = state.collect(scope, index, sums.state, statistics)
             return reduction.add(sums, worker, result, after)
 
         sums = workers.for_each(
@@ -139,6 +145,29 @@ class GNCTrainStep(NoiseSettings):
         _keras_compat.update_loss_tracker(self, loss, num_rows)
         y_pred = reduction.predictions(sums)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _first_pass(
+        self,
+        plan: StepPlan,
+        state: ModelState,
+        values: list[tf.Tensor],
+        data: Any,
+    ) -> FirstPass | None:
+        """Returns the pass at the clean weights, if the rule needs one."""
+        rule = plan.rule
+        if rule is None or not rule.takes_two_passes:
+            return None
+        active = rule.is_active(tf.convert_to_tensor(self.optimizer.iterations))
+        pairs = list(zip(plan.variables, values, strict=True))
+
+        def differentiate(worker: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            index = plan.first_worker() + worker
+            scope = state.scope(pairs, index, state.first().metrics)
+            rows = _batch.rows(data, worker, plan.per_replica)
+            _, gradients, _ = self._differentiate(scope, values, *rows)
+            return plan.layout.pack(gradients), state.statistics(scope)
+
+        return FirstPass(plan, differentiate, state.layout.size, active)
 
     def _differentiate(
         self,

@@ -13,8 +13,9 @@ from tf_gnc.distribute import chief
 from tf_gnc.layers.fuse import has_own_call, with_stock_batch_norm
 from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import fit_arguments, workers
+from tf_gnc.step.compile_checks import check_accumulation, check_rule
 from tf_gnc.step.control import control_of
-from tf_gnc.step.plan import StepPlan, check_accumulation, check_rule
+from tf_gnc.step.plan import StepPlan
 
 
 class NoiseSettings(_keras_compat.SeveralProcesses):
@@ -228,8 +229,8 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
         return with_stock_batch_norm(plain)
 
     def _set_noise(self, rule: NoiseRule | None) -> None:
-        remembers = rule is not None and rule.remembers_gradients
-        if remembers and self.num_workers == 1:
+        centered = rule is not None and rule.subtracts_mean
+        if centered and self.num_workers == 1:
             warnings.warn(
                 f"{type(rule).__name__} does nothing with num_workers=1: a "
                 "single worker's gradient is the mean gradient, so its noise "

@@ -12,21 +12,37 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tf_gnc._settings import REQUIRED, Setting, settings_of_call
+from tf_gnc.experiments.methods import family
 from tf_gnc.experiments.methods.combination import (
     Combination,
     gnc_to_rnc,
     no_noise,
 )
 from tf_gnc.experiments.user_code import choice_or_own, is_own, load_rule
-from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise
+from tf_gnc.noise import (
+    GradientNoise,
+    MomentumNoise,
+    NoiseRule,
+    RandomNoise,
+)
 
 METHODS: dict[str, Callable[..., NoiseRule | Combination | None]] = {
     "dpsgd": no_noise,
     "rnc": RandomNoise,
     "gnc": GradientNoise,
     "gnc_to_rnc": gnc_to_rnc,
+    "extrapolation": family.extrapolation,
+    "gnc_current": family.gnc_current,
+    "gnc_uphill": family.gnc_uphill,
+    "sam": family.sam,
+    "worker_sam": family.worker_sam,
+    "asam": family.asam,
+    "momentum_sam": MomentumNoise,
 }
 """What makes the noise of each method."""
+
+# Whose defaults a data set has for a method that it doesn't name.
+_LIKE = dict.fromkeys(("extrapolation", "gnc_current", "gnc_uphill"), "gnc")
 
 PAPER_METHODS = ("dpsgd", "rnc", "gnc", "gnc_to_rnc")
 """Those that the paper compares, in the order of its tables."""
@@ -44,6 +60,18 @@ def settings_of_method(method: str) -> dict[str, Setting]:
     if is_own(method):
         return {}
     return settings_of_call(METHODS[method], without=["seed"])
+
+
+def defaults_of(
+    method: str, by_method: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Returns what a data set has for a method, or for one that is alike.
+
+    Example:
+        >>> defaults_of("gnc_uphill", {"gnc": {"alpha": 0.1}})
+        {'alpha': 0.1}
+    """
+    return by_method.get(method, by_method.get(_LIKE.get(method, ""), {}))
 
 
 def names_of_settings(method: str) -> dict[str, str]:

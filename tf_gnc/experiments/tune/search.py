@@ -165,7 +165,7 @@ def coefficients(method: str) -> list[str]:
         for name, setting in settings_of_method(method).items()
         if setting.kind is float and not setting.optional
     ]
-    return sorted(found, key=lambda name: name != "alpha")
+    return sorted(found, key=lambda name: name not in ("alpha", "rho"))
 
 
 def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:

@@ -1,0 +1,124 @@
+"""SAM and its kin: workers that differentiate uphill of their gradients."""
+
+from typing import get_args
+
+import keras
+import tensorflow as tf
+
+from tf_gnc import _check
+from tf_gnc.noise.at import At
+from tf_gnc.noise.rule import NoiseRule, Statistics
+
+_ETA = 0.01
+
+
+@keras.saving.register_keras_serializable(package="tf_gnc")
+class SharpnessAware(NoiseRule):
+    r"""Sharpness-aware minimization: SAM, m-SAM and ASAM, per worker.
+
+    Worker i differentiates at
+
+    .. math:: x_i = x + \rho \frac{g_G}{\|g_G\|}, \qquad
+              g_G = \frac{1}{|G|} \sum_{j \in G} \nabla f(d^j; x),
+
+    with one norm over all weights and the mean gradient at the clean weights
+    over its group G of workers; with `adaptive`, elementwise,
+
+    .. math:: x_i = x + \rho \frac{T^2 g_G}{\|T g_G\|}, \qquad T = |x| + 0.01.
+
+    Paper: Foret et al. (2020), arXiv:2010.01412, Eq. (2), p = 2. Each worker
+    its own (`group=1`) is its section 4.1's m-sharpness and what its authors'
+    code does by default, one device a worker; Behdin et al. (2023),
+    arXiv:2302.09693, call it mSAM. ASAM: Kwon et al. (2021), arXiv:2102.11600,
+    with eta = 0.01.
+    Deviation from the paper: ASAM's authors leave biases as they are in T
+    (T = 1) in their code; here T is |x| + 0.01 for all. Loss, metrics and
+    predictions are those at the displaced weights.
+
+    Batch normalization's moving statistics are those of the pass at the
+    displaced weights (`statistics="displaced"`, as tf-keras and Composer have
+    them) or of the clean pass (`"clean"`, as google-research/sam keeps them).
+    Random layers draw the same masks in both passes.
+
+    Cost: a second forward and backward pass in the steps that displace; on
+    several replicas a second collective if a group spans them: M / group
+    vectors, one for `"all"`. A group within a replica holds V / group vectors.
+
+    Args:
+        rho: Length of the displacement, 0 or more. 0 equals `noise=None` and
+            costs a pass.
+        group: Workers whose mean gradient is taken: a divisor of M, of
+            consecutive workers, or `"all"` of the batch.
+        adaptive: ASAM; wants a rho some ten times as large.
+        every: A second pass in every so many steps alone.
+        include_vectors: Whether weights of rank 0 and 1 are displaced, and
+            count in the norm.
+        statistics: `"displaced"` or `"clean"`.
+        start_step: The first step with a displacement.
+        stop_step: The first step without one again.
+
+    Raises:
+        ValueError: If an argument is outside its range; in `fit`, if `group`
+            doesn't divide the workers.
+
+    Example:
+        >>> x = tf.constant([1.0, 1.0])
+        >>> at = At(0, 0, x, None, 0.1,
+        ...         {"current_mean": lambda: tf.constant([3.0, 4.0])})
+        >>> moved = x - 0.5 * SharpnessAware(rho=0.5).direction(at)
+        >>> [round(float(value), 2) for value in moved]
+        [1.3, 1.4]
+    """
+
+    needs = frozenset({"current_mean"})
+    follows_rate = False
+    coefficient = "rho"
+
+    def __init__(
+        self,
+        rho: float = 0.05,
+        group: int | str = 1,
+        adaptive: bool = False,
+        every: int = 1,
+        include_vectors: bool = True,
+        statistics: Statistics = "displaced",
+        start_step: int = 0,
+        stop_step: int | None = None,
+    ) -> None:
+        super().__init__(
+            rho, "none", include_vectors, every, start_step, stop_step
+        )
+        if group != "all":
+            group = _check.integer("group", group, minimum=1)
+        self.group = group
+        self.adaptive = _check.boolean("adaptive", adaptive)
+        self.statistics = _check.choice(
+            "statistics", statistics, get_args(Statistics)
+        )
+
+    @property
+    def rho(self) -> float:
+        """Length of the displacement."""
+        return self.alpha
+
+    def direction(self, at: At) -> tf.Tensor:
+        """Returns downhill, of length 1; zero for a zero gradient."""
+        gradient = at.current_mean
+        if not self.include_vectors:
+            gradient *= at.layout.kernel_mask()
+        if not self.adaptive:
+            return -tf.math.divide_no_nan(gradient, tf.norm(gradient))
+        size = tf.abs(at.weights) + _ETA
+        scaled = size * gradient
+        return -tf.math.divide_no_nan(size * scaled, tf.norm(scaled))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        config = super().get_config()
+        del config["scaling"]
+        return {
+            **config,
+            "group": self.group,
+            "adaptive": self.adaptive,
+            "statistics": self.statistics,
+        }

@@ -1,0 +1,69 @@
+"""Checks of what a model is compiled with: rule, optimizer, layers."""
+
+from typing import Any
+
+import keras
+
+from tf_gnc import _keras_compat
+from tf_gnc.noise.rule import NoiseRule
+
+
+def check_rule(noise: Any) -> None:
+    """Raises a ValueError if `noise` is neither a noise rule nor None."""
+    if noise is not None and not isinstance(noise, NoiseRule):
+        raise ValueError(
+            "`noise` must be a noise rule such as "
+            "tf_gnc.GradientNoise(alpha=0.1), or None, got "
+            f"noise={noise!r}."
+        )
+
+
+def check_layers(model: keras.Model) -> None:
+    """Raises a ValueError if a layer of the model averages over replicas."""
+    for layer in _keras_compat.layers_of(model):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        if is_norm and layer.synchronized and layer.trainable:
+            raise ValueError(
+                "A batch normalization must not be synchronized in a model "
+                "that trains with several workers, got synchronized=True for "
+                f"the layer {layer.name!r}. Each worker normalizes with its "
+                "own examples, as in the paper, and replicas meet once a step. "
+                "Leave `synchronized` out; the moving statistics become the "
+                "mean over all workers."
+            )
+
+
+def check_accumulation(
+    optimizer: keras.optimizers.Optimizer, num_workers: int
+) -> None:
+    """Raises a ValueError if the optimizer accumulates gradients itself."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    steps = inner.gradient_accumulation_steps
+    if steps:
+        raise ValueError(
+            "Workers take the place of gradient accumulation, which Keras "
+            "can't run under a distribution strategy, got "
+            f"gradient_accumulation_steps={steps}. Leave it out, make the "
+            f"batch {steps} times as large and pass "
+            f"num_workers={steps * num_workers}: each worker's rows then "
+            "pass through the model by themselves, as an accumulated batch's "
+            "would."
+        )
+
+
+def check_fit(rule: NoiseRule, num_workers: int, model: keras.Model) -> None:
+    """Raises a ValueError if a rule doesn't fit workers or optimizer."""
+    group = rule.group
+    if rule.takes_two_passes and group != "all" and num_workers % group:
+        divisors = [
+            k for k in range(1, num_workers + 1) if num_workers % k == 0
+        ]
+        raise ValueError(
+            "`group` must divide the number of workers, got "
+            f"group={group} with num_workers={num_workers}. Use one of "
+            f"{', '.join(map(str, divisors))}, or 'all'."
+        )
+    if "momentum" in rule.needs:
+        _keras_compat.update_vectors(
+            model.optimizer, list(model.trainable_variables)
+        )
