@@ -12,7 +12,6 @@ from tests import imagenet_files
 from tf_gnc import data
 from tf_gnc.cli import run_many
 from tf_gnc.cli.main import main
-from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.figures.registry import DRAWINGS
 from tf_gnc.experiments.recipes import RECIPES
 from tf_gnc.experiments.recipes.figures import FIGURES, whole_epochs
@@ -122,13 +121,29 @@ def test_figure__debug__runs_what_it_needs_and_is_drawn(
     assert main(command) == 0, capfd.readouterr().err
 
 
+def test_fig4__other_epochs_and_measures__are_recorded_and_drawn(
+    quick, tmp_path, capfd
+):
+    command = [
+        "reproduce", "fig4", "--scale=debug", "--model=resnet8",
+        "--probe=noise_norm", f"--out_dir={tmp_path}",
+    ]  # fmt: skip
+    assert main([*command, "--probe_around=9"]) == 2
+    assert "got probe_around=9 with epochs=2" in capfd.readouterr().err
+    assert main([*command, "--probe_around=1"]) == 0, capfd.readouterr().err
+    rows = _rows(tmp_path / "cifar100-8192" / "runs" / "gnc-seed0")
+    measured = [row["step"] for row in rows if "sharpness" in row]
+    assert measured == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "noise_norm" in row] == [2, 4]
+
+
 def test_fig3__three_batch_sizes__are_drawn_together(quick, tmp_path, capfd):
     command = [
         "reproduce", "fig3", "--rows=simple-2048,simple-8192",
         "--scale=debug", f"--out_dir={tmp_path / 'out'}",
     ]  # fmt: skip
     assert main(command) == 0, capfd.readouterr().err
-    folder = tmp_path / "out" / "figures" / "simple"
+    folder = tmp_path / "out" / "figures" / "simple-2048+simple-8192"
     assert (folder / "fig3b_similarity.png").exists()
     page = (folder / "index.html").read_text()
     assert page.count("<h2 id=") == 1
@@ -166,6 +181,8 @@ def test_figures__of_the_paper__have_drawings_recipes_and_epochs():
         (["fig3", "--probe=loudness"], "got probe='loudness'"),
         (["table2", "--probe_around=3"], "needs it, got probe_around"),
         (["fig4", "--probe_around=x"], "--probe_around must be epochs"),
+        (["fig5", "--methods=gnc"], "compares 2 runs or more, got 1"),
+        (["table7", "--rows=digits"], "takes --out_dir alone, got --rows"),
     ],
 )
 def test_figure__bad_command__one_line_and_nothing_left(
@@ -190,15 +207,21 @@ def test_table7__no_run_of_ours__says_so_beside_the_published(tmp_path, capsys):
 
 
 def test_table7__runs_of_ours__the_best_after_the_last_epoch(tmp_path, capsys):
-    plan = RECIPES["imagenet-32768"].plan()
-    comparison = Comparison(plan, tmp_path / "imagenet-32768")
-    comparison.directory.mkdir()
-    comparison._begin("command")  # What it is of.
-    for seed, accuracy in ((0, 0.7512), (1, 0.7534)):
-        folder = tmp_path / "imagenet-32768" / "runs" / f"gnc-seed{seed}"
+    """Of the recipe's GNC alone, whatever else was run there."""
+    recipe = RECIPES["imagenet-32768"]
+    runs = [
+        (recipe.config("gnc", 0), 0.7512),
+        (recipe.config("gnc", 1), 0.7534),
+        (recipe.config("gnc", 2, epochs=100), 0.77),
+        (recipe.config("dpsgd", 3), 0.78),
+    ]
+    for config, accuracy in runs:
+        folder = tmp_path / "imagenet-32768" / "runs" / f"seed{config.seed}"
         folder.mkdir(parents=True)
         content = {"val_accuracy": accuracy, "best_val_accuracy": 0.9}
         (folder / "summary.json").write_text(json.dumps(content))
+        about = {"config": config.to_dict()}
+        (folder / "config.json").write_text(json.dumps(about))
     assert main(["reproduce", "table7", f"--out_dir={tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert "75.34" in out and "best of 2" in out and "not run" not in out

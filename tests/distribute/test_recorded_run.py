@@ -31,7 +31,7 @@ def recorded(strategy, folder):
         f"{THIS}:load", "gnc", model=f"{THIS}:build", num_workers=4,
         batch_size=16, epochs=2, learning_rate=0.1, remainder="carry",
     )  # fmt: skip
-    recording = Recording(["noise_norm", "similarity"], 2, 1)
+    recording = Recording(["noise_norm", "similarity"], 2, checkpoint_every=1)
     placement = Placement(strategy, recording=recording)
     run(config, folder / "run", placement=placement)
     run_dir = folder / "run"

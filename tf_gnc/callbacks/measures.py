@@ -4,7 +4,6 @@ cheap  read from the table that each step leaves (tf_gnc.step.step_table)
 full   calls of tf_gnc.analysis, which evaluate the model anew
 """
 
-import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -117,13 +116,14 @@ def take_full(
     `chosen` is what `arguments` returned; `step` counts the steps taken. A
     batch that is a function of it is made once for all.
     """
-    batch_of = functools.cache(lambda make: make(step))
-    row = {}
+    row, made = {}, {}
     for name, given in chosen.items():
         if name in FULL:
-            given = dict(given)
-            if callable(given.get("batch")):
-                given["batch"] = batch_of(given["batch"])
+            given, make = dict(given), given.get("batch")
+            if callable(make):
+                if id(make) not in made:
+                    made[id(make)] = make(step)
+                given["batch"] = made[id(make)]
             row[name] = as_json(getattr(analysis, name)(model, **given))
     return row
 

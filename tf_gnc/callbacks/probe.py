@@ -72,7 +72,8 @@ class Probe(StepCallback):
         batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, for full
             measures; in several processes the same whole batch in each. Or a
             function that takes the number of steps so far and returns the
-            batch of the coming one, as the paper measures (A.6).
+            batch of the coming one, as the paper measures (A.6). (A step that
+            loss scaling has skipped isn't counted.)
         dataset: The training set in batches, for `similarity`.
         directory: Where the rows go; None for logs alone.
         log_dir: Where TensorBoard reads the same numbers by step, or None.

@@ -98,12 +98,17 @@ class ProbeFlags:
 
 def recording_of(given: Mapping[str, Any]) -> Recording:
     """Returns what the flags ask to be measured."""
+    return Recording(**asked_of(given))
+
+
+def asked_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the flags say, by the names of `Recording`'s arguments."""
     flags = values_of(ProbeFlags, given)
-    return Recording(
-        measures_of(flags.probe),
-        flags.probe_every,
-        epochs_of("probe_around", flags.probe_around),
-    )
+    return {
+        "measures": measures_of(flags.probe),
+        "every": flags.probe_every,
+        "around": epochs_of("probe_around", flags.probe_around),
+    }
 
 
 def measures_of(text: str) -> list[str]:

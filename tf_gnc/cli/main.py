@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, str] = types.MappingProxyType(
     {
         "train": "Train a model; with no flags, GNC on handwritten digits.",
         "compare": "Compare methods over several seeds; a table and a page.",
-        "reproduce": "Run a table of the paper from its recipes.",
+        "reproduce": "Run a table or a figure of the paper from its recipes.",
         "tune": "Search the noise's coefficient alpha on short runs.",
         "analyze": "Draw the paper's figures from what runs have recorded.",
         "launch": "Run a command in several processes that train together.",

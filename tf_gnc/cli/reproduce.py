@@ -9,21 +9,23 @@ import functools
 import os
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 from tf_gnc import _check
 from tf_gnc._settings import setting, values_of
 from tf_gnc.cli import command, run_many
 from tf_gnc.cli.compare import methods_and_seeds, work_of
-from tf_gnc.cli.config_flags import ProbeFlags, recording_of
+from tf_gnc.cli.config_flags import ProbeFlags, asked_of
 from tf_gnc.cli.progress import Console
 from tf_gnc.experiments import RunConfig
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.figures.page import AnalysisFiles, write_analysis
 from tf_gnc.experiments.figures.recorded_runs import read_runs
-from tf_gnc.experiments.figures.registry import View
+from tf_gnc.experiments.figures.registry import DRAWINGS, View
 from tf_gnc.experiments.recipes import RECIPES, TABLES
 from tf_gnc.experiments.recipes.figures import FIGURES, Part
 from tf_gnc.experiments.recipes.table_7 import table_7
+from tf_gnc.experiments.run.recording import Recording
 
 _SUMMARY = (
     "Runs rows of a table from their recipes and sets the published values "
@@ -58,7 +60,8 @@ class ReproduceFlags:
     )
     list: bool = _what("Only say what there is.", default=False)
     out_dir: str | None = _what(
-        "A directory for the rows' own. Default: runs/reproduce-<WHAT>.",
+        "A directory for the rows' own. Default: runs/reproduce-<WHAT>; for "
+        "table7, where the runs of table2 are: runs/reproduce-table2.",
     )
 
 
@@ -75,10 +78,12 @@ def _prepare(call: command.Call) -> command.Work:
         )
     what = words[0] if words else None
     if what == "table7":
-        return functools.partial(_print_table_7, flags.out_dir)
+        return _table_7(flags)
     parts = _parts(what, flags)
     if flags.list:
         texts = [_describe(part) for part in parts]
+        if what is None:
+            texts.append(f"Figures: {', '.join(FIGURES)}. Printed: table7.")
         return lambda: print("\n\n".join(texts))
     out_dir = flags.out_dir or f"runs/reproduce-{what}"
     comparisons = {
@@ -86,15 +91,20 @@ def _prepare(call: command.Call) -> command.Work:
         for part in parts
         for row in part.rows
     }
-    work = work_of(call, list(comparisons.values()))
     if what not in FIGURES:
-        return work
+        return work_of(call, list(comparisons.values()))
+    drawn = []
+    for part in parts:
+        own = [comparisons[row] for row in part.rows]
+        folder = Path(out_dir, "figures", part.name).expanduser()
+        drawn.append((part, own, AnalysisFiles(folder, _run_dirs(own))))
+    work = work_of(call, list(comparisons.values()))
 
     def train_and_draw() -> int:
         if code := work():
             return code
-        for part in parts:
-            _draw(call, part, [comparisons[row] for row in part.rows], out_dir)
+        for part, own, files in drawn:
+            _draw(call, part, own, files)
         return 0
 
     return train_and_draw
@@ -178,34 +188,45 @@ def _comparison(
     if flags.scale == "debug":
         recipe = recipe.debug()
     plan = recipe.plan(scale=scale, **chosen)
-    asked = recording_of(call.given)
-    own = part.recording(plan)
-    recording = dataclasses.replace(
-        own,
-        measures=[*dict.fromkeys([*own.measures, *asked.measures])],
-        every=asked.every or own.every,
-        around=asked.around or own.around,
+    _check_fewest(part, len(plan.runs) * len(part.rows))
+    asked = asked_of(call.given)
+    recording = Recording(
+        [*dict.fromkeys([*part.measures, *asked["measures"]])],
+        asked["every"] or part.every,
+        around=asked["around"] or part.around_in(plan),
     )
     return Comparison(plan, os.path.join(out_dir, row), recording)
+
+
+def _check_fewest(part: Part, count: int) -> None:
+    """Refuses a figure that so many runs don't make."""
+    for name in part.drawings:
+        fewest = DRAWINGS[name].fewest
+        if count < fewest:
+            raise command.UsageError(
+                f"the figure {name} compares {fewest} runs or more, got "
+                f"{count}. Name more --methods, or leave the flag out."
+            )
 
 
 def _draw(
     call: command.Call,
     part: Part,
     comparisons: Sequence[Comparison],
-    out_dir: str,
+    files: AnalysisFiles,
 ) -> None:
-    """Draws a part of a figure."""
-    runs = read_runs(c.run_dir(name) for c in comparisons for name in c.configs)
+    """Draws a part of a figure, of the runs that have recorded anything."""
+    directories = _run_dirs(comparisons)
+    console = Console()
+    silent = [d for d in directories if not (d / "metrics.jsonl").exists()]
+    for directory in silent:
+        console.say(f"Not drawn, since it diverged at once: {directory}")
+    runs = read_runs(d for d in directories if d not in silent)
     around = comparisons[0].recording.around
-    directories = [run.directory for run in runs]
-    files = AnalysisFiles(
-        os.path.join(out_dir, "figures", part.name), directories
-    )
     names, absent = write_analysis(
         runs, files, View(around=around or None), call.line, part.drawings
     )
-    Console().say_files(names, files.directory)
+    console.say_files(names, files.directory)
     if absent:
         raise ValueError(
             f"not drawn, since nothing was recorded: {', '.join(absent)}. "
@@ -213,11 +234,21 @@ def _draw(
         )
 
 
-def _print_table_7(out_dir: str | None) -> None:
-    row = "imagenet-32768"
-    directory = os.path.join(out_dir or "runs/reproduce-table2", row)
-    plan = RECIPES[row].plan()
-    print(table_7(Comparison(plan, directory), RECIPES[row].command).to_text())
+def _run_dirs(comparisons: Sequence[Comparison]) -> list[Path]:
+    return [c.run_dir(name) for c in comparisons for name in c.configs]
+
+
+def _table_7(flags: ReproduceFlags) -> command.Work:
+    """Returns the work of printing table 7, which trains nothing."""
+    unused = ("rows", "recipe", "methods", "seeds")
+    chosen = [n for n in unused if getattr(flags, n) is not None]
+    if chosen or flags.scale != "1":
+        raise command.UsageError(
+            "table7 is only printed and takes --out_dir alone, got "
+            f"--{', --'.join(chosen or ['scale'])}. Leave it out."
+        )
+    out_dir = flags.out_dir or "runs/reproduce-table2"
+    return lambda: print(table_7(Path(out_dir).expanduser()).to_text())
 
 
 def _share(text: str) -> float:

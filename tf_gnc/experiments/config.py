@@ -82,12 +82,13 @@ class RunConfig:
     erasing_fill: str = _data(
         "What stands in an erased rectangle: random bytes, as in the paper of "
         "random erasing, or the mean colour, as in much other code.",
-        "random", choices=("random", "mean"), only_with={"erasing": (True,)},
+        "random", choices=("random", "mean"),
+        only_with={"augment": (True,), "erasing": (True,)},
     )  # fmt: skip
     color_jitter: bool = _data(
         "Vary brightness, contrast, saturation and lighting, which the paper "
         "doesn't mention and fb.resnet.torch does, the code of its recipe.",
-        False, only_with=_SIZED,
+        False, only_with={**_SIZED, "augment": (True,)},
     )  # fmt: skip
     model: str = _model(
         "Which network.",

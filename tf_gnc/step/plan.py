@@ -100,6 +100,10 @@ class StepPlan:
             self._kept[key] = make()
         return self._kept[key]
 
+    def forget(self) -> None:
+        """Lets go of all that was kept; it holds the plan, and its memory."""
+        self._kept.clear()
+
     @property
     def tables(self) -> list[keras.Variable]:
         """The variables whose gradients may come by rows, `tf.IndexedSlices`.

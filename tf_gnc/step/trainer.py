@@ -86,6 +86,8 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
     @noise_rule.setter
     def noise_rule(self, rule: NoiseRule | None) -> None:
         check_rule(rule)
+        if self._gnc_plan is not None:
+            self._gnc_plan.forget()
         self._gnc_plan = None
         self._set_noise(rule)
         if self.train_function is not None:
@@ -137,6 +139,7 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
             return super().fit(**call.arguments)
         finally:
             control_of(self).end_skipping()
+            control_of(self).left_in_epoch = None
             for backup in backups:
                 backup.close()
 

@@ -7,7 +7,7 @@ import pytest
 from tf_gnc import data
 from tf_gnc.data import OwnData
 from tf_gnc.experiments import make_config
-from tf_gnc.experiments.run.building import build_datasets
+from tf_gnc.experiments.run.building import build_datasets, load_images
 from tf_gnc.experiments.run.recording import (
     Recording,
     batch_of_step,
@@ -94,3 +94,33 @@ def test_recording__out_of_range__error_shows_it(digits):
     config = make_config("digits", "dpsgd", num_workers=1, batch_size=64)
     with pytest.raises(ValueError, match="needs 2 or more, got num_workers=1"):
         Recording(["gradient_noise_scale"]).check(config)
+
+
+def test_probes__carried__measure_at_the_end_of_each_epoch_as_it_is(tmp_path):
+    config = make_config("digits", "gnc", epochs=4, remainder="carry")
+    updates = data.Updates(1437, 512, carry=True)
+    (probe,) = Recording(["noise_norm"]).probes(
+        config, None, tmp_path, updates, 0
+    )
+    steps = [n for n in range(1, 12) if any(n in r for r in probe.within)]
+    assert steps == [updates.before(e) for e in (1, 2, 3, 4)] == [2, 5, 8, 11]
+
+
+def test_load_images__fill_without_erasing__is_refused(digits_dir):
+    config = make_config("digits", erasing_fill="mean", data_dir=digits_dir)
+    with pytest.raises(
+        ValueError, match="needs a data set with random erasing"
+    ):
+        load_images(config)
+
+
+def test_load_images__jitter_and_fill__reach_the_pipeline(monkeypatch):
+    settings = data.DATASETS["cifar10"]
+    pictures, labels = np.zeros((4, 32, 32, 3), np.uint8), np.zeros(4, int)
+    source = data.Images(
+        pictures, labels, pictures, labels, 10, settings.preprocess
+    )
+    monkeypatch.setattr(data, "load", lambda *_: source)
+    config = make_config("cifar10", erasing_fill="mean")
+    assert load_images(config).preprocess.erase_fill == "mean"
+    assert load_images(make_config("cifar10")).preprocess == settings.preprocess

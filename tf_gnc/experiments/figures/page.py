@@ -86,7 +86,8 @@ def write_analysis(
     """
     figures = draw_all(runs, view, names)
     text = to_html(runs, figures, command, names)
-    absent = [n for n in missing(runs, figures, names) if n not in figures]
+    wanted = names or missing(runs, figures)
+    absent = [name for name in wanted if name not in figures]
     return files.write(figures, text, command), absent
 
 

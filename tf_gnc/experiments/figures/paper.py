@@ -6,6 +6,7 @@ Takes records; knows neither models nor files. Smoothness is in loss_shape.py.
 import dataclasses
 import itertools
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 
 from matplotlib.axes import Axes
@@ -126,12 +127,13 @@ def _draw_losses_of(
     near = dataclasses.replace(run, rows=rows, steps_per_epoch=1)
     measure, middle, label = "sharpness", "clean_loss", "at x"
     title = run.label if epoch is None else f"{run.label}, epoch {epoch:.3g}"
-    if not run.has(measure):
+    if not near.has(measure):
         measure, middle, label = "loss_spread", "mean", "mean of workers"
     if not all(r[measure].get("rows") == "all" for r in rows if r.get(measure)):
         title += ", own rows"
     low, high, bold = (
-        near.series(measure, name) for name in ("min", "max", middle)
+        _with_gaps(near.series(measure, name))
+        for name in ("min", "max", middle)
     )
     axes.set_title(title, fontsize=10)
     if low[0]:
@@ -139,6 +141,18 @@ def _draw_losses_of(
         style.band(axes, low, high, look["color"], "workers at xᵢ")
         style.plot(axes, bold, **look)
     style.trim(axes, xlabel, "Loss")
+
+
+def _with_gaps(series: Series) -> Series:
+    """Returns a series that breaks where nothing was measured for long."""
+    x, y = series
+    steps = [b - a for a, b in itertools.pairwise(x)]
+    usual = statistics.median(steps) if steps else 0
+    for place in range(len(steps), 0, -1):
+        if steps[place - 1] > 3 * usual:
+            x = [*x[:place], x[place - 1] + usual, *x[place:]]
+            y = [*y[:place], math.nan, *y[place:]]
+    return x, y
 
 
 def draw_training_loss(runs: Runs) -> Figure:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 from tf_gnc.experiments.compare.plan import Plan
 from tf_gnc.experiments.recipes import RECIPES
-from tf_gnc.experiments.run.recording import Recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,23 +33,17 @@ class Part:
 
     @property
     def name(self) -> str:
-        """What it is called by: the recipe, or what several begin with."""
-        first = self.rows[0]
-        return first if len(self.rows) == 1 else first.rpartition("-")[0]
+        """What it is called by: its recipes."""
+        return "+".join(self.rows)
 
     def around_in(self, plan: Plan) -> list[float]:
         """Returns the epochs of `around` in runs that are shorter or longer."""
         share = plan.runs[0].epochs / whole_epochs(self.rows[0])
         return [epoch * share for epoch in self.around]
 
-    def recording(self, plan: Plan) -> Recording:
-        """Returns what the runs of one of the recipes are to record."""
-        return Recording(self.measures, self.every, self.around_in(plan))
-
     def of(self, recipe: str) -> "Part":
         """Returns the same panels of another recipe's runs."""
-        share = RECIPES[recipe].config("dpsgd").epochs
-        share /= whole_epochs(self.rows[0])
+        share = whole_epochs(recipe) / whole_epochs(self.rows[0])
         around = [epoch * share for epoch in self.around]
         return dataclasses.replace(self, rows=(recipe,), around=around)
 

@@ -68,7 +68,7 @@ def mlperf() -> Iterator[Recipe]:
                 "weight_decay": row.weight_decay,
                 # The last epoch may have a few steps more.
                 "decay_steps": max(
-                    row.decay_steps, int(epochs * per_epoch) - warm_up
+                    row.decay_steps, int(epochs * per_epoch) - warm_up + 1
                 ),
                 "collapse_epoch": 0,
                 "optimizer": "lars",

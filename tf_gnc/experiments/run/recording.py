@@ -61,9 +61,9 @@ class Recording:
 
     measures: Sequence[str] = ()
     every: int | None = None
-    around: Sequence[float] = ()
     checkpoint_every: int | None = None
     log_dir: str | os.PathLike | None = None
+    around: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -99,11 +99,21 @@ class Recording:
     @classmethod
     def from_measuring(cls, content: Mapping[str, Any]) -> "Recording":
         """Makes what `measuring` was called on, apart from what else it had."""
-        names = ("probe", "probe_every", "probe_around")
-        return cls(*(content[name] for name in names))
+        names = {"measures": "probe", "every": "probe_every",
+                 "around": "probe_around"}  # fmt: skip
+        return cls(**{name: content[flag] for name, flag in names.items()})
 
     def check(self, config: RunConfig) -> None:
-        """Raises a ValueError if a run has too few workers for a measure."""
+        """Raises a ValueError if a run can't be measured so.
+
+        It may have too few workers for a measure, or too few epochs.
+        """
+        if self.around and max(self.around) > config.epochs:
+            raise ValueError(
+                "`probe_around` must be epochs of the run, got probe_around="
+                f"{max(self.around):g} with epochs={config.epochs}. Choose "
+                "others (--probe_around)."
+            )
         for name in self.measures:
             fewest = _FEWEST_WORKERS.get(name, 1)
             if config.num_workers < fewest:
@@ -132,26 +142,29 @@ class Recording:
             log_dir.mkdir(parents=True, exist_ok=True)
         take_up(rows_file(run_dir), first_step, same_run=True)
 
-        def probe(measures: Sequence[str], every: int, **limits: Any) -> Probe:
+        def probe(measures: Sequence[str], **when: Any) -> Probe:
             return Probe(
                 as_measured(measures),
-                every=every,
                 directory=run_dir,
                 log_dir=log_dir,
                 **measuring_data(measures, config, images),
-                **limits,
+                **when,
             )
 
-        every, whole = self.every or updates.in_epoch(0), updates.per_epoch
+        when: dict[str, Any] = {"every": self.every}
+        if self.every is None:  # At the end of each epoch, as long as it is.
+            ends = map(updates.before, range(1, config.epochs + 1))
+            when = {"every": 1, "within": [range(n, n + 1) for n in ends]}
         if not self.around:
-            return [probe(self.measures, every)]
-        within = [
+            return [probe(self.measures, **when)]
+        whole = updates.per_epoch
+        near = [
             range(math.ceil((e - 1) * whole), math.floor((e + 1) * whole) + 1)
             for e in self.around
         ]
         others = [name for name in self.measures if name != "sharpness"]
-        found = [probe(others, every)] if others else []
-        return [*found, probe(["sharpness"], 1, within=within)]
+        found = [probe(others, **when)] if others else []
+        return [*found, probe(["sharpness"], every=1, within=near)]
 
     def checkpoints(self, run_dir: Path) -> list[keras.callbacks.Callback]:
         """Returns what keeps models in `fit`."""
