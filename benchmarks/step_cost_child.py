@@ -88,6 +88,13 @@ def _training(
             "none": None,
             "gnc": tf_gnc.GradientNoise(alpha=0.1),
             "rnc": tf_gnc.RandomNoise(alpha=0.1, seed=1),
+            "extrapolation": tf_gnc.GradientNoise(0.1, center=False),
+            "gnc_uphill": tf_gnc.GradientNoise(0.1, uphill=True),
+            "gnc_current": tf_gnc.GradientNoise(0.1, current=True),
+            "momentum_sam": tf_gnc.MomentumNoise(0.3),
+            "worker_sam": tf_gnc.SharpnessAware(0.05),
+            "sam": tf_gnc.SharpnessAware(0.05, "all"),
+            "asam": tf_gnc.SharpnessAware(0.5, "all", adaptive=True),
         }
         arguments = {"noise": rules[kind], "num_workers": workers}
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

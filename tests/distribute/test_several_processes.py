@@ -98,6 +98,30 @@ def switch(strategy, folder):
     )
 
 
+FAMILY = {
+    "sam": lambda: tf_gnc.SharpnessAware(0.3, "all", every=2),
+    "worker_sam": lambda: tf_gnc.SharpnessAware(0.3),
+    "gnc_current": lambda: tf_gnc.GradientNoise(1.0, current=True),
+    "momentum_sam": lambda: tf_gnc.MomentumNoise(0.3),
+}
+
+
+def family(strategy, folder):
+    """Four steps of each kind of rule: groups above a process, two passes."""
+    found = {}
+    for name, make in FAMILY.items():
+        model = _compiled(
+            strategy,
+            network=problems.dense_network,
+            noise=make(),
+            optimizer=tf_gnc.optimizers.MomentumSGD(0.1, 0.9),
+        )
+        x, y = problems.vectors(64)
+        model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+        found[name] = problems.float_weights(model)
+    return found
+
+
 def shuffled(strategy, folder):
     model = _compiled(strategy, network=problems.dense_network, num_workers=12)
     recorder = Recorder()
@@ -278,6 +302,7 @@ def early_stopping(strategy, folder):
 SCENARIOS = [
     none,
     switch,
+    family,
     shuffled,
     reductions,
     nan,
@@ -337,6 +362,14 @@ def test_fit__two_processes__are_one_run(two_processes, alone, scenario):
     _assert_one_run(first["states"], second["states"])
     assert first["history"] == second["history"]
     _assert_near([first], alone[scenario])
+
+
+def test_family__two_processes__are_one_run(two_processes):
+    first, second = two_processes[family]
+    expected = _alone(family)
+    for name in FAMILY:
+        _assert_one_run(first[name], second[name])
+        assert problems.largest_difference(expected[name], first[name]) < 1e-5
 
 
 def test_fit__two_processes_of_two_replicas__are_one_run(two_times_two, alone):
