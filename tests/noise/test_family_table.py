@@ -188,3 +188,49 @@ def test_spectrum__of_two_passes__says_what_it_needs():
         analysis.spectrum(model)
     for name in ONE_PASS:
         assert analysis.spectrum(_fit(_model(_rule(name)), steps=2))["layers"]
+
+
+def test_overflow__in_the_first_pass__leaves_the_statistics_finite():
+    """A scale that overflows at once: the step is skipped, and no NaN stays."""
+    model = problems.full_network()
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.1), initial_scale=2.0**127
+    )
+    model.compile(
+        optimizer, problems.cross_entropy(), num_workers=4,
+        noise=tf_gnc.SharpnessAware(0.3, "all"),
+    )  # fmt: skip
+    before = _weights(model)
+    x, y = problems.images(B)
+    model.fit(x, y, batch_size=B, verbose=0)
+    _assert_near(_weights(model), before, 0)
+    assert all(np.isfinite(v.numpy()).all() for v in model.variables)
+
+
+def test_doctor__momentum_at_rest_and_a_step_without_noise__say_when():
+    batch = problems.images(B)
+    report = tf_gnc.doctor.check(_model(_rule("momentum_sam")), *batch)
+    assert report.ok and "on from the second step" in str(report)
+    later = tf_gnc.SharpnessAware(0.3, start_step=5)
+    report = tf_gnc.doctor.check(_model(later), *batch)
+    assert report.ok and "off in step 0, as asked" in str(report)
+
+
+class Named(tf_gnc.NoiseRule):
+    coefficient = "rho"
+
+
+def test_own_rule__coefficient_of_another_name__comes_back():
+    rule = Named(0.3, every=2)
+    assert rule.get_config()["rho"] == 0.3
+    assert Named.from_config(rule.get_config()) == rule
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("group", 0), ("group", "All"),
+                             ("statistics", "Clean")],
+)  # fmt: skip
+def test_own_rule__wrong_attribute__is_refused(attribute, value):
+    wrong = type("Wrong", (tf_gnc.NoiseRule,), {attribute: value})
+    with pytest.raises(ValueError, match=f"got {attribute}="):
+        wrong(0.1)

@@ -44,7 +44,8 @@ def plan_with(model: GNCTrainStep, noise: NoiseRule | str | None) -> StepPlan:
     remembers = noise is not None and noise.remembers_gradients
     if noise is not None:
         check_fit(noise, model.num_workers, model)
-    if remembers and plan.memory is None:
+    has_rows = plan.memory is not None and plan.memory.workers_per_replica
+    if remembers and not (plan.memory and has_rows):
         raise ValueError(
             f"{noise!r} needs the gradients of the step before, which the "
             f"model doesn't keep under its own rule, {plan.rule!r}. Measure "

@@ -63,10 +63,20 @@ class OneWorker:
                 plan, functools.partial(self._clean_gradient, rows_of), 0, None
             )
 
+    def move(self, worker: tf.Tensor) -> tf.Tensor:
+        """Returns the displacement of worker 0 to V - 1, shape `(P,)`."""
+        vectors = self._first.of(worker)[0] if self._first else {}
+        _, displaced = self._displaced(worker, **vectors)
+        move = displaced - self._clean
+        if self._relative is not None:
+            wanted = self._relative * tf.norm(self._clean)
+            move *= tf.math.divide_no_nan(wanted, tf.norm(move))
+        return move
+
     def __call__(
-        self, worker: tf.Tensor, index: tf.Tensor, rows: Any
+        self, move: tf.Tensor, index: tf.Tensor, rows: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs worker 0 to V - 1 on its rows; `index` decides its seeds.
+        """Runs a displaced worker on some rows; `index` decides its seeds.
 
         Returns:
             Its loss, its gradient's squared norm (0 without one) and its
@@ -74,12 +84,6 @@ class OneWorker:
             of its kind, shape `(P,)`, or `(0,)` without gradients.
         """
         plan, length = self._plan, tf.norm(self._clean)
-        vectors = self._first.of(worker)[0] if self._first else {}
-        _, displaced = self._displaced(worker, **vectors)
-        move = displaced - self._clean
-        if self._relative is not None:
-            wanted = self._relative * length
-            move *= tf.math.divide_no_nan(wanted, tf.norm(move))
         weights = plan.layout.unpack(self._weights + move)  # x_i
         pairs = list(zip(plan.variables, weights, strict=True))
         scope = self._state.scope(pairs, index, self._metrics)

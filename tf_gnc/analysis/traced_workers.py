@@ -126,7 +126,7 @@ class TracedWorkers:
         def work(worker: tf.Tensor, totals: Any) -> Any:
             numbers, total = totals
             rows = _batch.rows(even, worker, pieces)
-            number, vector = one(worker, before + worker, rows)
+            number, vector = one(one.move(worker), before + worker, rows)
             return numbers.write(worker, number), total + b * vector
 
         totals = self._numbers(pieces), one.nothing()
@@ -137,7 +137,8 @@ class TracedWorkers:
         if num_rows % b:
             last = tf.constant(pieces)
             rest = _batch.between(batch, pieces * b, num_rows)
-            total += (num_rows % b) * one(last, before + last, rest)[1]
+            move = one.move(last)
+            total += (num_rows % b) * one(move, before + last, rest)[1]
         return numbers, total
 
     def _all_rows(
@@ -148,9 +149,11 @@ class TracedWorkers:
         count = plan.num_workers
 
         def work(worker: tf.Tensor, numbers: tf.TensorArray) -> tf.TensorArray:
+            move = one.move(worker)
+
             def add(piece: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
                 rows = _batch.rows(batch, piece, count)
-                return total + one(worker, piece, rows)[0]
+                return total + one(move, piece, rows)[0]
 
             zeros = tf.zeros([3], plan.layout.dtype)
             total = workers.for_each(add, zeros, count, 1)

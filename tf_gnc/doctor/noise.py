@@ -104,6 +104,8 @@ def _examine(model: GNCTrainStep, data: Any) -> list[Check]:
         )
     if rule is None:
         found = [_asked_off(_difference(second, first))]
+    elif later := _on_later(model, seen):
+        found = [later]
     else:
         with dry_steps(model, data, noise=False) as plain:
             clean, again = plain.gradient(), plain.gradient()
@@ -126,6 +128,28 @@ def _asked_off(difference: float) -> Check:
     if not ok:
         words += " Look for a layer that keeps state from one call to the next."
     return Check("noise", ok, words)
+
+
+def _on_later(model: GNCTrainStep, seen: Measurement) -> Check | None:
+    """Returns what there is to say of a rule with nothing to do as yet."""
+    rule, step = model.noise_rule, int(model.optimizer.iterations.numpy())
+    active = rule.is_active(tf.constant(step))
+    if active is not None and not bool(active):
+        words = (
+            f"off in step {step}, as asked (every={rule.every}, start_step="
+            f"{rule.start_step}, stop_step={rule.stop_step}). Check again in a "
+            "step that has noise."
+        )
+    elif "momentum" in rule.needs and not seen.displacements.any():
+        if model.noise_alpha == 0:
+            return None
+        words = (
+            "on from the second step: the optimizer's momentum is still zero. "
+            "Check again after a step to see how far it displaces."
+        )
+    else:
+        return None
+    return Check("noise", True, words)
 
 
 def _is_on(model: GNCTrainStep, seen: Measurement) -> Check:

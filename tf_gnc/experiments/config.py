@@ -227,7 +227,7 @@ class RunConfig:
                 "model of your own (--model_fn) may bring its optimizer."
             )
         if not is_own(self.method):  # That is looked at as the run begins.
-            self.noise().check(self.method, self.epochs)
+            self.noise().check(self.method, self)
 
     @property
     def examples_per_worker(self) -> int:

@@ -42,7 +42,7 @@ class NoiseRule:
         every: Displaces in steps 0, `every`, `2 * every`, ... alone, counted
             from 0. In between a step is that of `noise=None`, and a second
             pass isn't made.
-        start_step: The first step with noise.
+        start_step: No step before it has noise.
         stop_step: The first step without noise again; None for never.
 
     Example:
@@ -92,6 +92,9 @@ class NoiseRule:
             stop_step = _check.integer("stop_step", stop_step, minimum=0)
         self.stop_step = stop_step
         self.needs = check_needs(type(self).__name__, self.needs)
+        if self.group != "all":
+            _check.integer("group", self.group, minimum=1)
+        _check.choice("statistics", self.statistics, get_args(Statistics))
 
     @property
     def remembers_gradients(self) -> bool:
@@ -189,6 +192,9 @@ class NoiseRule:
     @classmethod
     def from_config(cls, config: dict) -> "NoiseRule":
         """Makes the rule from what `get_config` returned."""
+        if cls.__init__ is NoiseRule.__init__:
+            config = dict(config)
+            return cls(config.pop(cls.coefficient), **config)
         return cls(**config)
 
     def __repr__(self) -> str:

@@ -1,7 +1,5 @@
 """SAM and its kin: workers that differentiate uphill of their gradients."""
 
-from typing import get_args
-
 import keras
 import tensorflow as tf
 
@@ -36,8 +34,8 @@ class SharpnessAware(NoiseRule):
     predictions are those at the displaced weights.
 
     Batch normalization's moving statistics are those of the pass at the
-    displaced weights (`statistics="displaced"`, as tf-keras and Composer have
-    them) or of the clean pass (`"clean"`, as google-research/sam keeps them).
+    displaced weights (`statistics="displaced"`, as tf-keras has them) or of
+    the clean pass (`"clean"`, as google-research/sam keeps them).
     Random layers draw the same masks in both passes.
 
     Cost: a second forward and backward pass in the steps that displace; on
@@ -85,15 +83,10 @@ class SharpnessAware(NoiseRule):
         start_step: int = 0,
         stop_step: int | None = None,
     ) -> None:
+        self.group, self.statistics = group, statistics
+        self.adaptive = _check.boolean("adaptive", adaptive)
         super().__init__(
             rho, "none", include_vectors, every, start_step, stop_step
-        )
-        if group != "all":
-            group = _check.integer("group", group, minimum=1)
-        self.group = group
-        self.adaptive = _check.boolean("adaptive", adaptive)
-        self.statistics = _check.choice(
-            "statistics", statistics, get_args(Statistics)
         )
 
     @property

@@ -53,8 +53,19 @@ def check_accumulation(
 
 def check_fit(rule: NoiseRule, num_workers: int, model: keras.Model) -> None:
     """Raises a ValueError if a rule doesn't fit workers or optimizer."""
+    check_group(rule, num_workers)
+    if "momentum" in rule.needs:
+        _keras_compat.update_vectors(
+            model.optimizer, list(model.trainable_variables)
+        )
+
+
+def check_group(rule: NoiseRule, num_workers: int) -> None:
+    """Raises a ValueError if a rule's groups don't divide the workers."""
     group = rule.group
-    if rule.takes_two_passes and group != "all" and num_workers % group:
+    if "current_mean" not in rule.needs or group == "all":
+        return
+    if num_workers % group:
         divisors = [
             k for k in range(1, num_workers + 1) if num_workers % k == 0
         ]
@@ -62,8 +73,4 @@ def check_fit(rule: NoiseRule, num_workers: int, model: keras.Model) -> None:
             "`group` must divide the number of workers, got "
             f"group={group} with num_workers={num_workers}. Use one of "
             f"{', '.join(map(str, divisors))}, or 'all'."
-        )
-    if "momentum" in rule.needs:
-        _keras_compat.update_vectors(
-            model.optimizer, list(model.trainable_variables)
         )

@@ -175,6 +175,11 @@ class StepPlan:
         ) -> tuple[tf.Tensor, tf.Tensor]:
             omega = noise(worker, **vectors)
             weights = rule.displace(clean, scale, omega, layout)
+            if rule.takes_two_passes and self.scales_loss:
+                # An overflow in the first pass must not reach statistics; it
+                # comes again in the second, and the optimizer skips the step.
+                finite = tf.reduce_all(tf.math.is_finite(weights))
+                weights = tf.where(finite, weights, clean)
             if active is None:
                 return omega, weights
             omega = tf.where(active, omega, tf.zeros_like(omega))

@@ -1,12 +1,14 @@
 """Rules that follow each other in one run."""
 
 import dataclasses
+from typing import Any
 
 from tf_gnc import _check
 from tf_gnc.callbacks import SwitchNoise
 from tf_gnc.noise import GradientNoise, NoiseRule, RandomNoise
 from tf_gnc.noise.gradient import NoiseDtype
 from tf_gnc.noise.rule import Scaling
+from tf_gnc.step.compile_checks import check_group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +33,24 @@ class Combination:
             return []
         return [SwitchNoise(self.switch_epoch, self.then)]
 
-    def check(self, method: str, epochs: int) -> None:
-        """Raises a ValueError if a switch lies outside of a run."""
+    def check(self, method: str, run: Any) -> None:
+        """Raises a ValueError if the rules don't fit a run's configuration.
+
+        A switch may lie outside of it, a group of workers not divide them, or
+        the optimizer have no momentum.
+        """
+        for rule in filter(None, self.rules):
+            check_group(rule, run.num_workers)
+            plain = run.optimizer != "model" and not run.momentum
+            if "momentum" in rule.needs and plain:
+                raise ValueError(
+                    "`momentum` must be above 0 for a rule of the optimizer's "
+                    f"momentum, got momentum=0 with method={method!r}. Use "
+                    "--momentum=0.9."
+                )
         if self.switch_epoch is None:
             return
+        epochs = run.epochs
         if 1 <= _check.integer("switch_epoch", self.switch_epoch) < epochs:
             return
         advice = "Train for more than one epoch."

@@ -139,9 +139,10 @@ def load_checkpoint(
         return loaded
     if _needs_optimizer(config):
         raise ValueError(
-            f"{path} can't be measured: under noise_rate='layer' the noise is "
-            "as long as the optimizer's last steps were, and a run's last "
-            "model has no optimizer. Train with --checkpoint_every=EPOCHS."
+            f"{path} can't be measured: the noise is made of the optimizer's "
+            "state, under noise_rate='layer' or by a rule of its momentum, and "
+            "a run's last model has no optimizer. Train with "
+            "--checkpoint_every=EPOCHS."
         )
     updates = updates_of(config, images)
     keras.utils.set_random_seed(config.seed)  # Of Dropout, for one.
@@ -161,7 +162,10 @@ def load_checkpoint(
 
 def _needs_optimizer(config: RunConfig) -> bool:
     """Tells whether a run's noise at its end depends on optimizer state."""
-    return config.noise_rate == "layer" and config.noise().rules[-1] is not None
+    rule = config.noise().rules[-1]
+    if rule is None:
+        return False
+    return config.noise_rate == "layer" or "momentum" in rule.needs
 
 
 def fill_noise(

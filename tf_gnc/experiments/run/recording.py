@@ -108,6 +108,13 @@ class Recording:
 
         It may have too few workers for a measure, or too few epochs.
         """
+        two = [r for r in config.noise().rules if r and r.takes_two_passes]
+        if "spectrum" in self.measures and two:
+            raise ValueError(
+                "The measure 'spectrum' needs noise that is there before the "
+                f"step, got method={config.method!r}, whose noise is made of "
+                "the step's own gradients. Leave the measure out."
+            )
         if self.around and max(self.around) > config.epochs:
             raise ValueError(
                 "`probe_around` must be epochs of the run, got probe_around="
