@@ -58,14 +58,17 @@ def test_train__help__shows_defaults_per_data_set(capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--method=sgd"], ["'gnc_to_rnc', got method='sgd'"]),
+        (["--method=sgd"], ["'gnc_to_rnc', ", "got method='sgd'"]),
         (["--workers=0"], ["--workers=0", "positive"]),
         (["--lerning_rate=1"], ["lerning_rate", "learning_rate"]),
         (["--learning_rate=nan"], ["`learning_rate`", "got learning_rate=nan"]),
         (["--momentum=2"], ["`momentum`", "at most 1", "got momentum=2.0"]),
         (["--seed=3000000000"], ["`seed`", "at most 2147483647"]),
         (["--workers=3", "--batch_size=64"], ["batch_size=64", "63"]),
-        (["--method=dpsgd", "--alpha=1"], ["--alpha", "rnc|gnc|gnc_to_rnc"]),
+        (
+            ["--method=dpsgd", "--alpha=1"],
+            ["--alpha", "rnc|gnc|gnc_to_rnc|extrapolation"],
+        ),
         (["--method=gnc_to_rnc", "--epochs=4", "--switch_epoch=4"], ["here 3"]),
         (["--batch_size=2048"], ["batch_size=2048 with 1437 examples"]),
         (["--dataset=cifar10"], ["'cifar10' is not prepared", "--download"]),

@@ -110,11 +110,13 @@ def family(strategy, folder):
     """Four steps of each kind of rule: groups above a process, two passes."""
     found = {}
     for name, make in FAMILY.items():
+        with strategy.scope():
+            optimizer = tf_gnc.optimizers.MomentumSGD(0.1, 0.9)
         model = _compiled(
             strategy,
             network=problems.dense_network,
             noise=make(),
-            optimizer=tf_gnc.optimizers.MomentumSGD(0.1, 0.9),
+            optimizer=optimizer,
         )
         x, y = problems.vectors(64)
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0)

@@ -108,7 +108,7 @@ def test_recipe__debug__reaches_the_model_and_the_data(name, sources):
     assert settings["momentum"] == config.momentum
     assert settings["weight_decay"] == config.weight_decay
     assert model.step_plan.rule == config.noise().first
-    assert model.step_plan.num_workers == config.num_workers == 2
+    assert model.step_plan.num_workers == config.num_workers == 4
     training, test = build_datasets(config, source)
     size = config.image_size
     shape = (size, size, 3) if size else source.input_shape
