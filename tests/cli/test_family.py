@@ -29,16 +29,12 @@ def test_train__each_method__leaves_a_run(method, digits_dir, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("method", FAMILY)
-def test_doctor__each_method__says_that_it_is_on(method, digits_dir, capfd):
-    command = [
-        "doctor", f"--method={method}", f"--data_dir={digits_dir}",
-        DIGITS_NETWORK, "--workers=4", "--batch_size=64",
-        "--warmup=0",
-    ]  # fmt: skip
+def test_doctor__each_method__says_that_it_is_on(method, capfd):
+    command = ["doctor", f"--method={method}", "--workers=4",
+               "--batch_size=16"]  # fmt: skip
     code = main(command)
     out = capfd.readouterr().out
     assert " on" in out, out
-    # Gradients of the step before aren't there before a first step.
     assert code == 0, out
 
 

@@ -371,7 +371,8 @@ def test_family__two_processes__are_one_run(two_processes):
     expected = _alone(family)
     for name in FAMILY:
         _assert_one_run(first[name], second[name])
-        assert problems.largest_difference(expected[name], first[name]) < 1e-5
+        # Two passes have twice the roundings of one.
+        assert problems.largest_difference(expected[name], first[name]) < 2e-5
 
 
 def test_fit__two_processes_of_two_replicas__are_one_run(two_times_two, alone):
