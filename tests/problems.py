@@ -171,3 +171,12 @@ def at(layout, step=0, worker=0, **vectors):
     """What a rule is given, its vectors by the names of needs."""
     makers = {name: lambda v=v: v for name, v in vectors.items()}
     return At(tf.constant(step), tf.constant(worker), None, layout, 0.1, makers)
+
+
+def sums_over_replicas(graph):
+    """Elements of each sum over replicas in a graph and its functions."""
+    for op in graph.get_operations():
+        if op.type == "AddN":
+            yield op.outputs[0].shape.num_elements()
+    for function in graph._functions.values():
+        yield from sums_over_replicas(function.graph)

@@ -28,15 +28,6 @@ def _rule(name):
     return MEMBERS[name][0]()
 
 
-def _sums(graph):
-    """Sums over replicas in a graph and its functions."""
-    for op in graph.get_operations():
-        if op.type == "AddN":
-            yield op.outputs[0].shape.num_elements()
-    for function in graph._functions.values():
-        yield from _sums(function.graph)
-
-
 @EVERY_MEMBER
 def test_collectives__one_for_a_step_and_one_for_a_group_above_a_replica(name):
     x, y = map(tf.constant, problems.images(B))
@@ -45,7 +36,8 @@ def test_collectives__one_for_a_step_and_one_for_a_group_above_a_replica(name):
     with strategy.scope():
         model._make_plan()
         step = tf.function(lambda: strategy.run(model.train_step, [(x, y)]))
-        found = list(_sums(step.get_concrete_function().graph))
+        graph = step.get_concrete_function().graph
+        found = list(problems.sums_over_replicas(graph))
     assert len(found) == (2 if name in SPANNING else 1)
 
 

@@ -402,15 +402,6 @@ def test_lars__two_replicas__equal_one(form):
         assert len({float(copy.numpy()) for copy in copies}) == 1
 
 
-def _sums(graph):
-    """Elements of each sum over replicas in a graph and its functions."""
-    for op in graph.get_operations():
-        if op.type == "AddN":
-            yield op.outputs[0].shape.num_elements()
-    for function in graph._functions.values():
-        yield from _sums(function.graph)
-
-
 def test_lars__two_replicas__need_no_reduction_of_their_own():
     x, y = map(tf.constant, problems.images(B))
     with problems.mirrored(2):
@@ -424,7 +415,9 @@ def test_lars__two_replicas__need_no_reduction_of_their_own():
         model._make_plan()
         strategy = model.distribute_strategy
         step = tf.function(lambda: strategy.run(model.train_step, [(x, y)]))
-        (summed,) = _sums(step.get_concrete_function().graph)
+        (summed,) = problems.sums_over_replicas(
+            step.get_concrete_function().graph
+        )
     # The gradients, and a few numbers beside them.
     num_weights = sum(w.size for w in model.get_weights())
     assert num_weights <= summed < num_weights + 10
