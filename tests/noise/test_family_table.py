@@ -190,7 +190,7 @@ def test_overflow__in_the_first_pass__leaves_the_statistics_finite():
     )
     model.compile(
         optimizer, problems.cross_entropy(), num_workers=4,
-        noise=tf_gnc.SharpnessAware(0.3, "all"),
+        noise=tf_gnc.SharpnessAware(0.3, "all"), loss_weights=1e4,
     )  # fmt: skip
     before = _weights(model)
     x, y = problems.images(B)
