@@ -63,6 +63,7 @@ _EXPORTS = {
     "models": None,
     "optimizers": None,
     "schedules": None,
+    "recalibrate_batch_norm": "tf_gnc.callbacks.batch_norm",
     "set_threads": "tf_gnc.threads",
 }
 

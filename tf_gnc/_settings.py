@@ -11,7 +11,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from tf_gnc import _check
@@ -134,39 +134,61 @@ def values_of(described: type, given: Mapping[str, Any]) -> Any:
 
 
 def settings_of_call(
-    make: Callable[..., Any], without: Iterable[str] = ()
+    make: Callable[..., Any],
+    without: Iterable[str] = (),
+    usual: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> dict[str, Setting]:
     """Returns the settings that are the arguments of a function or class.
 
     Types are read from annotations, `Literal` for a choice of words; the help
-    from the `Args:` of the docstring, or of that of a base class. Arguments
-    `without` are no settings.
+    from the `Args:` of the docstring, or of that of a base class. What a class
+    hands on to its base by `**` is read there. Arguments `without` are no
+    settings; `usual` has defaults other than those of the call.
 
     Raises:
         ValueError: If an argument's type isn't that of a setting.
     """
-    called = make.__init__ if inspect.isclass(make) else make
-    hints = typing.get_type_hints(called)
     texts = _argument_texts(make)
     found = {}
-    for name, parameter in inspect.signature(make).parameters.items():
+    for parameter, hint in _parameters(make):
+        name = parameter.name
         if name in without:
             continue
-        default = parameter.default
+        default = usual.get(name, parameter.default)
         if default is parameter.empty:
             default = REQUIRED
-        named = parameter.kind not in (
-            parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD,
-        )  # fmt: skip
-        if not named or name not in hints:
+        if hint is None:
             raise ValueError(
                 f"Each argument of {make.__qualname__} must have a name and a "
                 "type, as in `rho: float`, since it is a setting of a method, "
                 f"got {str(parameter)!r}."
             )
-        text = texts.get(name, "")
-        found[name] = _described(name, hints[name], default, help=text)
+        found[name] = _described(name, hint, default, help=texts.get(name, ""))
     return found
+
+
+def _parameters(
+    make: Callable[..., Any],
+) -> Iterator[tuple[inspect.Parameter, Any]]:
+    """Yields each argument and its type; None if it can't be a setting."""
+    calls, bound = [make], 0
+    if inspect.isclass(make):
+        owners = [c for c in inspect.getmro(make)[:-1] if "__init__" in vars(c)]
+        calls, bound = [owner.__init__ for owner in owners], 1
+    for depth, call in enumerate(calls, start=1):
+        hints = typing.get_type_hints(call)
+        parameters = [*inspect.signature(call).parameters.values()][bound:]
+        handed_on = False
+        for parameter in parameters:
+            if parameter.kind is parameter.VAR_KEYWORD and depth < len(calls):
+                handed_on = True
+            elif depth == 1 or parameter.kind is parameter.KEYWORD_ONLY:
+                named = parameter.kind not in (
+                    parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD,
+                )  # fmt: skip
+                yield parameter, hints.get(parameter.name) if named else None
+        if not handed_on:
+            return
 
 
 def first_line(make: Callable[..., Any]) -> str:
@@ -199,6 +221,8 @@ def _described(
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         options = list(typing.get_args(hint))
     kinds = [option for option in options if option is not type(None)]
+    # Of a number or a word, as `int | Literal["all"]`, the number.
+    kinds = [k for k in kinds if k in (int, float)] or kinds
     if typing.get_origin(kinds[0]) is typing.Literal:
         description.setdefault("choices", typing.get_args(kinds[0]))
         kinds[0] = str

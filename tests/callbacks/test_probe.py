@@ -17,8 +17,8 @@ from tf_gnc.step.control import control_of
 from tf_gnc.step.step_table import StepTable
 
 GNC = tf_gnc.GradientNoise(alpha=0.5)
-CHEAP = ["noise_norm", "relative_displacement", "loss_spread",
-         "gradient_noise_scale"]  # fmt: skip
+CHEAP = ["noise_norm", "relative_displacement", "layer_displacement",
+         "loss_spread", "gradient_cosine", "gradient_noise_scale"]  # fmt: skip
 
 
 def _model(rule=GNC, num_workers=4, model_class=tf_gnc.GNCModel, **arguments):
@@ -56,6 +56,9 @@ TABLE = StepTable(
     gradient_squares=np.array([5.0, 3.0]),
     noise_squares=np.array([4.0, 16.0]),
     displacement_squares=np.array([0.25, 1.0]),
+    layer_displacements=np.array([0.5, 0.0]),
+    layer_norms=np.array([2.0, 0.0]),
+    paths=["dense/kernel", "dense/bias"],
     weights_square=9.0,
     mean_gradient_square=2.5,
     examples_per_worker=2,
@@ -68,7 +71,11 @@ def test_cheap_measures__a_table__are_what_one_gets_by_hand():
     assert found == {
         "noise_norm": 3.0,
         "relative_displacement": 0.25,
+        "layer_displacement": {
+            "layers": {"dense/kernel": 0.25, "dense/bias": None}
+        },
         "loss_spread": {"min": 1.0, "max": 3.0, "std": 1.0, "mean": 2.0},
+        "gradient_cosine": pytest.approx(2.5**0.5 / ((5**0.5 + 3**0.5) / 2)),
         # G = (4 * 2.5 - 2 * 4) / (4 - 2) = 1, S = (4 - 2.5) / (1/2 - 1/4).
         "gradient_noise_scale": 6.0,
     }
@@ -367,7 +374,7 @@ def test_rows__step_that_is_not_finite__says_so(tmp_path):
     first, second = _rows(tmp_path)
     assert "valid" not in first
     assert second["valid"] is False
-    assert [second[name] for name in CHEAP] == [None] * 4
+    assert [second[name] for name in CHEAP] == [None] * 6
 
 
 def test_tensorboard__log_dir__has_the_numbers_by_step(tmp_path):

@@ -37,7 +37,11 @@ def _read(model):
 
 def _numbers(table):
     """All numbers of a table, in a dict."""
-    return {name: np.asarray(value) for name, value in vars(table).items()}
+    return {
+        name: np.asarray(value)
+        for name, value in vars(table).items()
+        if name != "paths"
+    }
 
 
 def _assert_same(first, second, rtol=1e-5):
@@ -80,7 +84,7 @@ def _oracle(start, rule, step):
     if rule is None:
         noises = [[np.zeros_like(w) for w in weights]] * M
     x, y = _batch(step, problems.images)
-    columns, gradients = [], []
+    columns, gradients, lengths = [], [], []
     for i, noise in enumerate(noises):
         moved = oracles.displaced(
             weights, noise, alpha * RATE, "filter", True, None
@@ -90,11 +94,14 @@ def _oracle(start, rule, step):
         gradients.append(gradient)
         away = [a - b for a, b in zip(moved, weights, strict=True)]
         columns.append([loss, *map(_squares, (gradient, noise, away))])
+        lengths.append([np.linalg.norm(part) for part in away])
     mean = [sum(parts) / M for parts in zip(*gradients, strict=True)]
     names = ("losses", "gradient_squares", "noise_squares",
              "displacement_squares")  # fmt: skip
     table = dict(zip(names, np.transpose(columns), strict=True))
     table |= {
+        "layer_displacements": np.mean(lengths, axis=0),
+        "layer_norms": np.array([np.linalg.norm(w) for w in weights]),
         "weights_square": _squares(weights),
         "mean_gradient_square": _squares(mean),
         "examples_per_worker": B // M,
@@ -212,8 +219,9 @@ def test_train_step__probing_off_again__graph_is_what_it_was():
     control_of(model).keeps_table = False
     assert _op_counts(model) == never
     assert "L2Loss" not in never
-    # Three norms a worker, two of the step.
-    assert on["L2Loss"] == 5
+    # Of a worker: gradient, noise, and each layer's displacement; of the
+    # step: the mean gradient, and each layer's weights.
+    assert on["L2Loss"] == 3 + 2 * len(model.trainable_variables)
 
 
 def test_keeps_table__turned_on_and_off__keeps_noise_and_plan():

@@ -43,7 +43,7 @@ def plan_with(model: GNCTrainStep, noise: NoiseRule | str | None) -> StepPlan:
     check_rule(noise)
     remembers = noise is not None and noise.remembers_gradients
     if noise is not None:
-        check_fit(noise, model.num_workers, model)
+        check_fit(noise, model.num_workers, model, model.step_plan.layout)
     has_rows = plan.memory is not None and plan.memory.workers_per_replica
     if remembers and not (plan.memory and has_rows):
         raise ValueError(

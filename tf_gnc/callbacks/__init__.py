@@ -3,6 +3,7 @@
 base            what they have in common
 switch_noise    another rule from an epoch on, or another coefficient
 learning_rate   another learning rate at every step, whatever the optimizer
+batch_norm      moving statistics estimated anew
 backup          when to save a run, and how `fit` goes on after a kill
 backup_write    how all processes write a backup together
 snapshot        what a backup holds of a model
@@ -13,6 +14,7 @@ probe_rows      the file probe.jsonl
 """
 
 from tf_gnc.callbacks.backup import BackupAndRestore
+from tf_gnc.callbacks.batch_norm import RecalibrateBatchNorm
 from tf_gnc.callbacks.learning_rate import LearningRatePerStep
 from tf_gnc.callbacks.probe import Probe
 from tf_gnc.callbacks.switch_noise import (
@@ -26,6 +28,7 @@ __all__ = [
     "BackupAndRestore",
     "LearningRatePerStep",
     "Probe",
+    "RecalibrateBatchNorm",
     "SwitchNoise",
     "SwitchNoiseOnDrop",
 ]

@@ -29,6 +29,35 @@ def relative_displacement(table: StepTable) -> float:
     return float(np.mean(lengths)) / norm if norm else 0.0
 
 
+def layer_displacement(table: StepTable) -> dict[str, dict[str, float | None]]:
+    r"""Returns `relative_displacement` of each variable by itself.
+
+    Under `layers`, by path; None where the variable is all zeros.
+    """
+    triples = zip(
+        table.paths, table.layer_displacements, table.layer_norms, strict=True
+    )
+    return {
+        "layers": {
+            path: float(moved / norm) if norm else None
+            for path, moved, norm in triples
+        }
+    }
+
+
+def gradient_cosine(table: StepTable) -> float | None:
+    r"""Returns the workers' mean cosine with the mean gradient.
+
+    Each worker's counts by its gradient's length,
+    :math:`\sum_i \|g_i\| \cos(g_i, \tilde g) / \sum_i \|g_i\|`, which is
+    :math:`\|\tilde g\|` over the mean of :math:`\|g_i\|`: so no gradient has
+    to be kept until the mean is known. None where all are zero.
+    """
+    lengths = np.sqrt(table.gradient_squares)
+    mean = float(np.mean(lengths))
+    return math.sqrt(table.mean_gradient_square) / mean if mean else None
+
+
 def loss_spread(table: StepTable) -> dict[str, float]:
     """Returns min, max, standard deviation and mean of the workers' losses."""
     names = ("min", "max", "std", "mean")
@@ -45,7 +74,10 @@ def gradient_and_noise(table: StepTable) -> tuple[float, float]:
     return estimates(*_squares(table))
 
 
-_CHEAP = noise_norm, relative_displacement, loss_spread, gradient_noise_scale
+_CHEAP = (
+    noise_norm, relative_displacement, layer_displacement, loss_spread,
+    gradient_cosine, gradient_noise_scale,
+)  # fmt: skip
 CHEAP: dict[str, Callable[[StepTable], Any]] = {f.__name__: f for f in _CHEAP}
 FULL = ("similarity", "spectrum", "sharpness", "smoothness", "landscape")
 

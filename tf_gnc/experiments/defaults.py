@@ -120,6 +120,8 @@ def names_in_config(method: str, values: Mapping[str, Any]) -> set[str]:
     """
     fields, own = split(values)
     own = methods.settings_for([method], own)[method]
+    if "relative" in own:
+        fields |= dict.fromkeys(methods.COEFFICIENTS)
     return {*fields, *methods.flat(method, own, settings_of(RunConfig))}
 
 

@@ -6,6 +6,7 @@ gradient         GNC: the gradients' own noise (Eqs. 3, 4 and 6)
 random           RNC: isotropic noise, the control (Eq. 5)
 sharpness_aware  SAM, m-SAM and ASAM: uphill of this step's gradients
 momentum         Momentum-SAM: along the optimizer's last update
+ball             what those two share: one length over all weights
 layout           all weights as one vector, and its filters
 """
 

@@ -1,6 +1,6 @@
 """GNC's rule: noise that the workers' own gradients bring along."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import keras
 import tensorflow as tf
@@ -59,9 +59,8 @@ class GradientNoise(NoiseRule):
         center: Whether the workers' mean is subtracted.
         current: Whether the gradients are those at x_t, not of step t - 1.
         uphill: Whether workers move along their gradients, not against them.
-        every: See `NoiseRule`; so are the others.
-        start_step: The first step with noise.
-        stop_step: The first step without noise again.
+        **shared: `relative`, `include`, `every`, `start_step` and `stop_step`
+            of `NoiseRule`.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -77,7 +76,7 @@ class GradientNoise(NoiseRule):
 
     def __init__(
         self,
-        alpha: float,
+        alpha: float | None = None,
         scaling: Scaling = "filter",
         include_vectors: bool = True,
         max_displacement: float | None = None,
@@ -85,9 +84,7 @@ class GradientNoise(NoiseRule):
         center: bool = True,
         current: bool = False,
         uphill: bool = False,
-        every: int = 1,
-        start_step: int = 0,
-        stop_step: int | None = None,
+        **shared: Any,
     ) -> None:
         self.center = _check.boolean("center", center)
         self.current = _check.boolean("current", current)
@@ -95,13 +92,17 @@ class GradientNoise(NoiseRule):
         self._own = "current" if current else "previous"
         self._mean = f"{self._own}_mean"
         self.needs = {self._own, self._mean} if center else {self._own}
-        super().__init__(
-            alpha, scaling, include_vectors, every, start_step, stop_step
-        )
+        super().__init__(alpha, scaling, include_vectors, **shared)
         if max_displacement is not None:
             max_displacement = _check.real(
                 "max_displacement", max_displacement, above=0
             )
+            if self.relative is not None:
+                raise ValueError(
+                    "`max_displacement` bounds a length that `relative` sets, "
+                    f"got max_displacement={max_displacement} and "
+                    f"relative={self.relative}. Leave one of them out."
+                )
         self.max_displacement = max_displacement
         self.noise_dtype = _check.choice(
             "noise_dtype", noise_dtype, get_args(NoiseDtype)

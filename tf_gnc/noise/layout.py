@@ -12,6 +12,7 @@ Symbols   P    number of trainable scalars, the vector's length
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -22,7 +23,8 @@ class WeightLayout:
 
     `filters` has, for each weight, the axes that number its filters. Without,
     and where it has None, that is the last axis, an output channel of most
-    kernels; a weight of rank 0 or 1 is one filter as a whole.
+    kernels; a weight of rank 0 or 1 is one filter as a whole. `paths` are the
+    weights' names with those of their layers, as in "conv2d/kernel".
 
     Example:
         >>> layout = WeightLayout([(2, 2), (3,)])
@@ -37,6 +39,7 @@ class WeightLayout:
         shapes: Sequence[Sequence[int]],
         dtype: str = "float32",
         filters: Sequence[Sequence[int] | None] = (),
+        paths: Sequence[str] = (),
     ) -> None:
         self.shapes = [tuple(int(size) for size in shape) for shape in shapes]
         self._filters = [
@@ -46,6 +49,7 @@ class WeightLayout:
         self.sizes = [math.prod(shape) for shape in self.shapes]
         self.size = sum(self.sizes)  # P
         self.dtype = tf.as_dtype(dtype)
+        self.paths = list(paths)
 
     def pack(self, tensors: Sequence[tf.Tensor | None]) -> tf.Tensor:
         """Returns the tensors' elements as one vector of shape `(P,)`.
@@ -86,9 +90,28 @@ class WeightLayout:
 
     def kernel_mask(self) -> tf.Tensor:
         """Returns 1 for elements of kernels, which have filters, else 0."""
+        return self._ones_where([bool(numbered) for numbered in self._filters])
+
+    def path_mask(self, pattern: str) -> tf.Tensor:
+        """Returns 1 for elements of weights in whose path a pattern is found.
+
+        Raises a ValueError if it is found in none.
+        """
+        found = [re.search(pattern, path) is not None for path in self.paths]
+        if not any(found):
+            shown = ", ".join(map(repr, self.paths[:8])) or "none"
+            more = len(self.paths) - 8
+            raise ValueError(
+                "`include` must be found in the path of at least one weight, "
+                f"got include={pattern!r}. The weights' paths are {shown}"
+                f"{f' and {more} more' if more > 0 else ''}."
+            )
+        return self._ones_where(found)
+
+    def _ones_where(self, chosen: Sequence[bool]) -> tf.Tensor:
         ones = [
-            tf.ones(shape) if numbering else None
-            for shape, numbering in zip(self.shapes, self._filters, strict=True)
+            tf.ones(shape) if wanted else None
+            for shape, wanted in zip(self.shapes, chosen, strict=True)
         ]
         return self.pack(ones)
 

@@ -1,14 +1,16 @@
 """Momentum-SAM's rule: workers look ahead along the optimizer's momentum."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tf_gnc.noise.at import At
-from tf_gnc.noise.rule import NoiseRule
+from tf_gnc.noise.ball import BallRule, unit
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
-class MomentumNoise(NoiseRule):
+class MomentumNoise(BallRule):
     r"""Momentum-SAM: one displacement for all, along the last update.
 
     All workers differentiate at
@@ -32,11 +34,9 @@ class MomentumNoise(NoiseRule):
 
     Args:
         rho: Length of the displacement, 0 or more. 0 equals `noise=None`.
-        include_vectors: Whether weights of rank 0 and 1 are displaced, and
-            count in the norm.
-        every: See `NoiseRule`; so are the others.
-        start_step: The first step with a displacement.
-        stop_step: The first step without one again.
+        include_vectors: As for `SharpnessAware`.
+        **shared: `relative`, `include`, `every`, `start_step` and `stop_step`
+            of `NoiseRule`.
 
     Raises:
         ValueError: If an argument is outside its range; in `fit`, if the
@@ -50,35 +50,17 @@ class MomentumNoise(NoiseRule):
     """
 
     needs = frozenset({"momentum"})
-    follows_rate = False
-    coefficient = "rho"
+    usual = 0.3
 
     def __init__(
         self,
-        rho: float = 0.3,
+        rho: float | None = usual,
         include_vectors: bool = True,
-        every: int = 1,
-        start_step: int = 0,
-        stop_step: int | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            rho, "none", include_vectors, every, start_step, stop_step
-        )
-
-    @property
-    def rho(self) -> float:
-        """Length of the displacement."""
-        return self.alpha
+        super().__init__(rho, include_vectors, **shared)
 
     def direction(self, at: At) -> tf.Tensor:
         """Returns the way back, of length 1."""
-        update = at.momentum
-        if not self.include_vectors:
-            update *= at.layout.kernel_mask()
-        return -tf.math.divide_no_nan(update, tf.norm(update))
-
-    def get_config(self) -> dict:
-        """Returns the constructor's arguments."""
-        config = super().get_config()
-        del config["scaling"]
-        return config
+        update = self.included(at.momentum, at.layout)
+        return -unit(update, update)

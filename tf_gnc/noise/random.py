@@ -1,6 +1,7 @@
 """RNC's rule: random noise, the paper's control."""
 
 import random
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -38,9 +39,8 @@ class RandomNoise(NoiseRule):
         seed: Integer from 0 to 2**31 - 1. None draws one from Python's
             `random`, which `keras.utils.set_random_seed` seeds; the drawn
             seed is kept in the configuration.
-        every: See `NoiseRule`; so are the others.
-        start_step: The first step with noise.
-        stop_step: The first step without noise again.
+        **shared: `relative`, `include`, `every`, `start_step` and `stop_step`
+            of `NoiseRule`.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -57,17 +57,13 @@ class RandomNoise(NoiseRule):
 
     def __init__(
         self,
-        alpha: float,
+        alpha: float | None = None,
         scaling: Scaling = "filter",
         include_vectors: bool = True,
         seed: int | None = None,
-        every: int = 1,
-        start_step: int = 0,
-        stop_step: int | None = None,
+        **shared: Any,
     ) -> None:
-        super().__init__(
-            alpha, scaling, include_vectors, every, start_step, stop_step
-        )
+        super().__init__(alpha, scaling, include_vectors, **shared)
         if seed is None:
             seed = random.randrange(2**31)
         self.seed = _check.integer("seed", seed, minimum=0, maximum=2**31 - 1)

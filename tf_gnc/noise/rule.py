@@ -5,7 +5,9 @@ random numbers and knows neither Keras models nor tf.distribute.
 
 All displace worker i's weights by x_i = x - alpha * eta_t * s * direction_i and
 differ in the direction; s is the filter's norm or 1. Rules whose length doesn't
-follow the learning rate have x_i = x - alpha * s * direction_i.
+follow the learning rate have x_i = x - alpha * s * direction_i. With a relative
+length the direction is of length 1 in each filter and x_i - x a given share of
+the filter's norm.
 
 Symbols   x      the clean weights, one vector of P elements
           eta_t  the optimizer's learning rate at step t
@@ -13,6 +15,7 @@ Symbols   x      the clean weights, one vector of P elements
           M      number of workers
 """
 
+import re
 from typing import Any, Literal, get_args
 
 import tensorflow as tf
@@ -26,7 +29,7 @@ Statistics = Literal["displaced", "clean"]
 
 
 class NoiseRule:
-    """What all rules share: coefficient, scale, inclusion, and when.
+    """What all rules share: coefficient, scale, what is displaced, and when.
 
     A rule of your own says in `needs` what it is to be given, makes a vector
     of it in `direction`, and inherits the rest. What isn't needed is neither
@@ -39,6 +42,14 @@ class NoiseRule:
         include_vectors: Whether weights of rank 0 and 1, and biases of any
             rank, are displaced too (the gamma and beta of BatchNorm among
             them), each as one filter.
+        relative: In place of the coefficient, the displacement of each filter
+            as a share of the filter's norm, 0 or more, whatever the learning
+            rate and the length of the direction. A filter of zeros, such as a
+            bias at the start, stays where it is.
+        include: A pattern (a regular expression) that is searched in each
+            weight's path; others aren't displaced, nor count in a norm over
+            all weights. `"kernel|embedding"` leaves biases and norm layers
+            out, `"gamma|beta"` takes norm layers alone. None for all.
         every: Displaces in steps 0, `every`, `2 * every`, ... alone, counted
             from 0. In between a step is that of `noise=None`, and a second
             pass isn't made.
@@ -72,20 +83,38 @@ class NoiseRule:
     coefficient = "alpha"
     """What the rule's own argument calls the coefficient."""
 
+    usual: float | None = None
+    """The coefficient if none is given; None if one must be."""
+
     def __init__(
         self,
-        alpha: float,
+        alpha: float | None = None,
         scaling: Scaling = "filter",
         include_vectors: bool = True,
+        *,
+        relative: float | None = None,
+        include: str | None = None,
         every: int = 1,
         start_step: int = 0,
         stop_step: int | None = None,
     ) -> None:
-        self.alpha = _check.real(self.coefficient, alpha, minimum=0)
         self.scaling = _check.choice("scaling", scaling, get_args(Scaling))
+        self.relative = relative
+        if relative is not None:
+            self._use_relative(alpha, relative)
+            alpha = relative
+        elif alpha is None:
+            alpha = self.usual
+        if alpha is None:
+            raise ValueError(
+                f"{type(self).__name__} needs a length, got neither "
+                f"`{self.coefficient}` nor `relative`. Pass one of them."
+            )
+        self.alpha = _check.real(self.coefficient, alpha, minimum=0)
         self.include_vectors = _check.boolean(
             "include_vectors", include_vectors
         )
+        self.include = None if include is None else _pattern(include)
         self.every = _check.integer("every", every, minimum=1)
         self.start_step = _check.integer("start_step", start_step, minimum=0)
         if stop_step is not None:
@@ -95,6 +124,17 @@ class NoiseRule:
         if self.group != "all":
             _check.integer("group", self.group, minimum=1)
         _check.choice("statistics", self.statistics, get_args(Statistics))
+
+    def _use_relative(self, alpha: float | None, relative: float) -> None:
+        """Has the relative length stand in the coefficient's place."""
+        if alpha not in (None, self.usual) or self.scaling != "filter":
+            raise ValueError(
+                f"`relative` stands in the place of `{self.coefficient}`, and "
+                f"scales each filter, got relative={relative!r} with "
+                f"{self.coefficient}={alpha!r} and scaling={self.scaling!r}. "
+                "Leave the others out."
+            )
+        self.coefficient, self.follows_rate = "relative", False
 
     @property
     def remembers_gradients(self) -> bool:
@@ -139,9 +179,15 @@ class NoiseRule:
         scale = tf.cast(step_size, layout.dtype)
         if self.scaling == "filter":
             scale *= layout.filter_norms(weights)
+        return tf.broadcast_to(self.included(scale, layout), [layout.size])
+
+    def included(self, values: tf.Tensor, layout: WeightLayout) -> tf.Tensor:
+        """Returns values with zeros for the weights that aren't displaced."""
         if not self.include_vectors:
-            scale *= layout.kernel_mask()
-        return tf.broadcast_to(scale, [layout.size])
+            values *= layout.kernel_mask()
+        if self.include is not None:
+            values *= layout.path_mask(self.include)
+        return values
 
     def direction(self, at: At) -> tf.Tensor:
         """Returns one worker's noise of this step, before scaling, `(P,)`."""
@@ -159,8 +205,12 @@ class NoiseRule:
         """Returns one worker's weights `x - scale * noise`, shape `(P,)`.
 
         It takes the clean weights, and what `scale` and `direction` returned
-        for this step and worker.
+        for this step and worker. With a relative length the noise is first
+        brought to length 1 in each filter.
         """
+        if self.relative is not None:
+            norms = layout.filter_norms(noise)
+            noise = tf.math.divide_no_nan(noise, norms)
         return weights - scale * noise
 
     def __eq__(self, other: object) -> bool:
@@ -175,7 +225,7 @@ class NoiseRule:
             self.coefficient: self.alpha,
             "scaling": self.scaling,
             "include_vectors": self.include_vectors,
-            **self._chosen(every=1, start_step=0, stop_step=None),
+            **self._chosen(include=None, every=1, start_step=0, stop_step=None),
         }
 
     def _chosen(self, **defaults: Any) -> dict[str, Any]:
@@ -194,10 +244,22 @@ class NoiseRule:
         """Makes the rule from what `get_config` returned."""
         if cls.__init__ is NoiseRule.__init__:
             config = dict(config)
-            return cls(config.pop(cls.coefficient), **config)
+            return cls(config.pop(cls.coefficient, None), **config)
         return cls(**config)
 
     def __repr__(self) -> str:
         pairs = self.get_config().items()
         arguments = ", ".join(f"{k}={v!r}" for k, v in pairs)
         return f"{type(self).__name__}({arguments})"
+
+
+def _pattern(include: str) -> str:
+    """Returns a regular expression; refuses what isn't one."""
+    try:
+        re.compile(include)
+    except (TypeError, re.error) as error:
+        raise ValueError(
+            "`include` must be a pattern, a regular expression such as "
+            f"'kernel|embedding', got include={include!r} ({error})."
+        ) from error
+    return include

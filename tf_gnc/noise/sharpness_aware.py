@@ -1,17 +1,20 @@
 """SAM and its kin: workers that differentiate uphill of their gradients."""
 
+from typing import Any, Literal
+
 import keras
 import tensorflow as tf
 
 from tf_gnc import _check
 from tf_gnc.noise.at import At
-from tf_gnc.noise.rule import NoiseRule, Statistics
+from tf_gnc.noise.ball import BallRule, unit
+from tf_gnc.noise.rule import Statistics
 
 _ETA = 0.01
 
 
 @keras.saving.register_keras_serializable(package="tf_gnc")
-class SharpnessAware(NoiseRule):
+class SharpnessAware(BallRule):
     r"""Sharpness-aware minimization: SAM, m-SAM and ASAM, per worker.
 
     Worker i differentiates at
@@ -51,9 +54,11 @@ class SharpnessAware(NoiseRule):
         every: A second pass in every so many steps alone.
         include_vectors: Whether weights of rank 0 and 1 are displaced, and
             count in the norm.
-        statistics: `"displaced"` or `"clean"`.
-        start_step: The first step with a displacement.
-        stop_step: The first step without one again.
+        statistics: Which pass batch normalization's moving statistics are of,
+            `"displaced"` or `"clean"`.
+        **shared: `relative`, `include`, `start_step` and `stop_step` of
+            `NoiseRule`. SAM-ON (Mueller et al. (2023), arXiv:2306.04226)
+            displaces norm layers alone, `include="gamma|beta"`.
 
     Raises:
         ValueError: If an argument is outside its range; in `fit`, if `group`
@@ -69,48 +74,35 @@ class SharpnessAware(NoiseRule):
     """
 
     needs = frozenset({"current_mean"})
-    follows_rate = False
-    coefficient = "rho"
+    usual = 0.05
 
     def __init__(
         self,
-        rho: float = 0.05,
-        group: int | str = 1,
+        rho: float | None = usual,
+        group: int | Literal["all"] = 1,
         adaptive: bool = False,
         every: int = 1,
         include_vectors: bool = True,
         statistics: Statistics = "displaced",
-        start_step: int = 0,
-        stop_step: int | None = None,
+        **shared: Any,
     ) -> None:
         self.group, self.statistics = group, statistics
         self.adaptive = _check.boolean("adaptive", adaptive)
-        super().__init__(
-            rho, "none", include_vectors, every, start_step, stop_step
-        )
-
-    @property
-    def rho(self) -> float:
-        """Length of the displacement."""
-        return self.alpha
+        super().__init__(rho, include_vectors, every=every, **shared)
 
     def direction(self, at: At) -> tf.Tensor:
         """Returns downhill, of length 1; zero for a zero gradient."""
-        gradient = at.current_mean
-        if not self.include_vectors:
-            gradient *= at.layout.kernel_mask()
+        gradient = self.included(at.current_mean, at.layout)
         if not self.adaptive:
-            return -tf.math.divide_no_nan(gradient, tf.norm(gradient))
+            return -unit(gradient, gradient)
         size = tf.abs(at.weights) + _ETA
         scaled = size * gradient
-        return -tf.math.divide_no_nan(size * scaled, tf.norm(scaled))
+        return -unit(size * scaled, scaled)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
-        config = super().get_config()
-        del config["scaling"]
         return {
-            **config,
+            **super().get_config(),
             "group": self.group,
             "adaptive": self.adaptive,
             "statistics": self.statistics,

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from tf_gnc import _keras_compat
+from tf_gnc.noise.layout import WeightLayout
 from tf_gnc.noise.rule import NoiseRule
 
 
@@ -51,9 +52,13 @@ def check_accumulation(
         )
 
 
-def check_fit(rule: NoiseRule, num_workers: int, model: keras.Model) -> None:
-    """Raises a ValueError if a rule doesn't fit workers or optimizer."""
+def check_fit(
+    rule: NoiseRule, num_workers: int, model: keras.Model, layout: WeightLayout
+) -> None:
+    """Raises a ValueError if a rule doesn't fit workers, weights, optimizer."""
     check_group(rule, num_workers)
+    if rule.include is not None:
+        layout.path_mask(rule.include)
     if "momentum" in rule.needs:
         _keras_compat.update_vectors(
             model.optimizer, list(model.trainable_variables)

@@ -51,7 +51,10 @@ class StepPlan:
         dtypes = {v.dtype for v in self.variables}
         dtype = "float64" if "float64" in dtypes else "float32"
         self.layout = WeightLayout(
-            [v.shape for v in self.variables], dtype, filters_of(model)
+            [v.shape for v in self.variables],
+            dtype,
+            filters_of(model),
+            [v.path for v in self.variables],
         )
         self.scales_loss = isinstance(
             model.optimizer, keras.mixed_precision.LossScaleOptimizer
@@ -78,7 +81,7 @@ class StepPlan:
         if self.num_workers > 1:
             check_layers(model)
         if self.rule is not None:
-            check_fit(self.rule, self.num_workers, model)
+            check_fit(self.rule, self.num_workers, model, self.layout)
 
     def keep_table(
         self, wanted: bool, strategy: tf.distribute.Strategy
@@ -88,7 +91,7 @@ class StepPlan:
         if wanted:
             with strategy.scope():
                 self.table = StepTableWriter(
-                    self.num_workers, self.num_replicas, self.layout.dtype
+                    self.num_workers, self.num_replicas, self.layout
                 )
 
     def keep(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -47,7 +47,7 @@ class Sums(NamedTuple):
     state: CarriedState
     pending: tuple[tf.Tensor, ...]  # gradients still to be remembered
     culprit: tf.Tensor
-    table: tf.Tensor | tuple[()]  # (4, M), if one is kept
+    table: tf.Tensor | tuple[()]  # flat, if one is kept
     rows: list[Arrays]  # gradients that come by rows
     outputs: list[tf.TensorArray]  # predictions and masks
 
@@ -165,7 +165,7 @@ class Reduction:
             signals.outgoing(sums.culprit, num_rows, dtype),
         ]
         if self._plan.table:
-            parts.append(tf.reshape(sums.table, [-1]))
+            parts.append(sums.table)
         vector = workers.mean_over_replicas(tf.concat(parts, axis=0))
         gradient, statistics, said, *table = tf.split(
             vector, [part.shape[0] for part in parts]

@@ -6,6 +6,7 @@ after the call. What is made of it, and when, is the reader's business.
 
 Symbols   M  number of workers in the whole cluster
           P  number of trainable scalars
+          L  number of trainable variables
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
+from tf_gnc.noise.layout import WeightLayout
 from tf_gnc.step import workers
 
 _ROWS = 4
@@ -21,7 +23,7 @@ _ROWS = 4
 
 @dataclasses.dataclass(frozen=True)
 class StepTable:
-    r"""What the last step was like; all norms are over all weights at once.
+    r"""What the last step was like; norms are over all weights, or a layer's.
 
     Attributes:
         losses: Each worker's mean loss at its displaced weights, regularization
@@ -32,6 +34,10 @@ class StepTable:
             Eq. 5's :math:`u_i / \|u_i\|` filter by filter; 0 without a rule;
             `(M,)`.
         displacement_squares: :math:`\|x_i - x\|^2`; `(M,)`.
+        layer_displacements: Mean over the workers of :math:`\|x_i - x\|` of
+            each variable by itself; `(L,)`.
+        layer_norms: :math:`\|x\|` of each variable; `(L,)`.
+        paths: The variables' paths.
         weights_square: :math:`\|x\|^2` of the clean weights before the update.
         mean_gradient_square: :math:`\|\tilde g\|^2`.
         examples_per_worker: b.
@@ -42,6 +48,9 @@ class StepTable:
     gradient_squares: np.ndarray
     noise_squares: np.ndarray
     displacement_squares: np.ndarray
+    layer_displacements: np.ndarray
+    layer_norms: np.ndarray
+    paths: list[str]
     weights_square: float
     mean_gradient_square: float
     examples_per_worker: int
@@ -54,15 +63,19 @@ class StepTableWriter:
     Make it under the model's scope.
     """
 
-    def __init__(self, num_workers: int, num_replicas: int, dtype: str) -> None:
+    def __init__(
+        self, num_workers: int, num_replicas: int, layout: WeightLayout
+    ) -> None:
         self._num_workers = num_workers
         self._num_replicas = num_replicas
-        self._dtype = dtype
-        self._kept = workers.replica_variable([_ROWS * num_workers + 4], dtype)
+        self._layout, self._dtype = layout, layout.dtype
+        num_layers = len(layout.shapes)
+        self._parts = [_ROWS * num_workers, num_layers, num_layers, 4]
+        self._kept = workers.replica_variable([sum(self._parts)], self._dtype)
 
     def first(self) -> tf.Tensor:
-        """Returns the table that a replica's first worker adds to."""
-        return tf.zeros([_ROWS, self._num_workers], self._dtype)
+        """Returns the table that a replica's first worker adds to, flat."""
+        return tf.zeros([sum(self._parts[:2])], self._dtype)
 
     def add(
         self,
@@ -71,19 +84,30 @@ class StepTableWriter:
         loss: tf.Tensor,
         vectors: tuple[tf.Tensor, tf.Tensor | None, tf.Tensor],
     ) -> tf.Tensor:
-        """Returns the table, shape `(4, M)`, with one worker's column written.
+        """Returns the table, `(4 M + L,)`, with one worker's numbers added.
 
         The worker's index is that in the whole cluster; the vectors `(P,)` are
         its gradient, noise (None without a rule) and displacement.
         """
-        column = [tf.cast(loss, self._dtype)]
-        column += [
-            tf.zeros([], self._dtype) if v is None else _square(v)
-            for v in vectors
+        gradient, noise, displacement = vectors
+        layers = self._layer_squares(displacement)
+        nothing = tf.zeros([], self._dtype)
+        column = [
+            tf.cast(loss, self._dtype),
+            _square(gradient),
+            nothing if noise is None else _square(noise),
+            tf.reduce_sum(layers),
         ]
+        columns, lengths = tf.split(table, self._parts[:2])
         # Not by a product: 0 times infinity would spoil the others' columns.
         mine = tf.range(self._num_workers) == worker
-        return tf.where(mine, tf.stack(column)[:, tf.newaxis], table)
+        columns = tf.where(
+            mine,
+            tf.stack(column)[:, tf.newaxis],
+            tf.reshape(columns, [_ROWS, self._num_workers]),
+        )
+        lengths += tf.sqrt(layers) / self._num_workers
+        return tf.concat([tf.reshape(columns, [-1]), lengths], axis=0)
 
     def record(
         self,
@@ -99,8 +123,9 @@ class StepTableWriter:
         gradient is the mean, too. The rows are this replica's.
         """
         per_replica = self._num_workers // self._num_replicas
+        layers = self._layer_squares(clean)
         numbers = [
-            _square(clean),
+            tf.reduce_sum(layers),
             _square(gradient),
             num_rows // per_replica,
             taken,
@@ -108,7 +133,7 @@ class StepTableWriter:
         numbers = tf.stack([tf.cast(n, self._dtype) for n in numbers])
         table = mean * self._num_replicas  # Others have zeros in a column.
         kept = _keras_compat.on_this_replica(self._kept)
-        kept.assign(tf.concat([table, numbers], axis=0))
+        kept.assign(tf.concat([table, tf.sqrt(layers), numbers], axis=0))
 
     def read(self, strategy: tf.distribute.Strategy) -> StepTable | None:
         """Returns the last step's table, the same in all processes.
@@ -116,11 +141,27 @@ class StepTableWriter:
         It is None if no step has been taken yet.
         """
         kept = strategy.experimental_local_results(self._kept)[0].numpy()
-        rows = kept[:-4].reshape(_ROWS, -1)
-        weights, gradient, examples, valid = kept[-4:].tolist()
+        columns, moved, norms, numbers = np.split(
+            kept, np.cumsum(self._parts[:-1])
+        )
+        weights, gradient, examples, valid = numbers.tolist()
         if not examples:
             return None
-        return StepTable(*rows, weights, gradient, int(examples), bool(valid))
+        return StepTable(
+            *columns.reshape(_ROWS, -1),
+            moved,
+            norms,
+            self._layout.paths,
+            weights,
+            gradient,
+            int(examples),
+            bool(valid),
+        )
+
+    def _layer_squares(self, vector: tf.Tensor) -> tf.Tensor:
+        """Returns each variable's squared norm, shape `(L,)`."""
+        parts = tf.split(vector, self._layout.sizes)
+        return tf.stack([_square(part) for part in parts])
 
 
 def _square(vector: tf.Tensor) -> tf.Tensor:

@@ -12,18 +12,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tf_gnc._settings import REQUIRED, Setting, settings_of_call
-from tf_gnc.experiments.methods import family
 from tf_gnc.experiments.methods.combination import (
     Combination,
     gnc_to_rnc,
     no_noise,
 )
+from tf_gnc.experiments.methods.variant import Variant
 from tf_gnc.experiments.user_code import choice_or_own, is_own, load_rule
 from tf_gnc.noise import (
     GradientNoise,
     MomentumNoise,
     NoiseRule,
     RandomNoise,
+    SharpnessAware,
 )
 
 METHODS: dict[str, Callable[..., NoiseRule | Combination | None]] = {
@@ -31,18 +32,46 @@ METHODS: dict[str, Callable[..., NoiseRule | Combination | None]] = {
     "rnc": RandomNoise,
     "gnc": GradientNoise,
     "gnc_to_rnc": gnc_to_rnc,
-    "extrapolation": family.extrapolation,
-    "gnc_current": family.gnc_current,
-    "gnc_uphill": family.gnc_uphill,
-    "sam": family.sam,
-    "worker_sam": family.worker_sam,
-    "asam": family.asam,
+    "extrapolation": Variant(
+        GradientNoise,
+        "Extrapolation (Lin et al. 2020): GNC with the mean left in.",
+        center=False, current=False, uphill=False,
+    ),
+    "gnc_current": Variant(
+        GradientNoise,
+        "GNC of this step's gradients instead of the last one's; two passes.",
+        current=True, center=True, uphill=False, noise_dtype="float32",
+    ),
+    "gnc_uphill": Variant(
+        GradientNoise,
+        "GNC with the sign turned, as SAM has it.",
+        uphill=True, center=True, current=False,
+    ),
+    "sam": Variant(
+        SharpnessAware,
+        "SAM of the whole batch; two passes.",
+        group="all", adaptive=False,
+    ),
+    "worker_sam": Variant(
+        SharpnessAware,
+        "SAM of each worker or group by itself (m-SAM); two passes.",
+        adaptive=False,
+    ),
+    "asam": Variant(
+        SharpnessAware,
+        "Adaptive SAM of the whole batch; two passes.",
+        {"rho": 0.5},
+        group="all", adaptive=True,
+    ),
     "momentum_sam": MomentumNoise,
-}
+}  # fmt: skip
 """What makes the noise of each method."""
 
 # Whose defaults a data set has for a method that it doesn't name.
 _LIKE = dict.fromkeys(("extrapolation", "gnc_current", "gnc_uphill"), "gnc")
+
+COEFFICIENTS = ("alpha", "rho")
+"""Settings that `relative` stands in the place of."""
 
 PAPER_METHODS = ("dpsgd", "rnc", "gnc", "gnc_to_rnc")
 """Those that the paper compares, in the order of its tables."""
@@ -59,7 +88,10 @@ def settings_of_method(method: str) -> dict[str, Setting]:
     """Returns a method's own settings by name; a run's seed isn't one."""
     if is_own(method):
         return {}
-    return settings_of_call(METHODS[method], without=["seed"])
+    make = METHODS[method]
+    if isinstance(make, Variant):
+        return make.settings()
+    return settings_of_call(make, without=["seed"])
 
 
 def defaults_of(
@@ -93,9 +125,13 @@ def complete(method: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """
     chosen = settings_for([method], chosen)[method]
     values = {}
+    free = COEFFICIENTS if chosen.get("relative") is not None else ()
     for name, setting in settings_of_method(method).items():
-        value = chosen.get(name, setting.default)
-        if value is REQUIRED or (value is None and not setting.optional):
+        value = chosen.get(name, None if name in free else setting.default)
+        needed = name in COEFFICIENTS and not free
+        if value is REQUIRED or (
+            value is None and (needed or not setting.optional)
+        ):
             raise ValueError(
                 f"`{name}` (--{name}) must be given with method={method!r}: "
                 "it has no default here."

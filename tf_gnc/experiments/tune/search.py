@@ -14,7 +14,11 @@ import numpy as np
 
 from tf_gnc import _check
 from tf_gnc.experiments.config import RunConfig, indifferent_settings
-from tf_gnc.experiments.methods.registry import METHODS, settings_of_method
+from tf_gnc.experiments.methods.registry import (
+    COEFFICIENTS,
+    METHODS,
+    settings_of_method,
+)
 
 KINDS = ("grid", "golden", "tpe")
 
@@ -163,9 +167,10 @@ def coefficients(method: str) -> list[str]:
     found = [
         name
         for name, setting in settings_of_method(method).items()
-        if setting.kind is float and not setting.optional
+        if setting.kind is float
+        and (not setting.optional or name in (*COEFFICIENTS, "relative"))
     ]
-    return sorted(found, key=lambda name: name not in ("alpha", "rho"))
+    return sorted(found, key=lambda name: name not in COEFFICIENTS)
 
 
 def read_values(name: str, text: str, kind: str) -> tuple[float, ...]:
