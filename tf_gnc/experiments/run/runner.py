@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_gnc import _files, data
+from tf_gnc import _files, _keras_compat, data
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures import curves
 from tf_gnc.experiments.run import environment
@@ -113,6 +113,8 @@ def prepare(
     schedule = learning_rates(config, updates)
     with placement.strategy.scope():
         model = build_model(config, schedule, images)
+        if _keras_compat.is_built(model):
+            _ = model.step_plan  # It refuses a rule that doesn't fit.
     if config.optimizer == "model":  # Its own rate, at its next step.
 
         def schedule(step: int) -> tf.Tensor:
