@@ -64,7 +64,8 @@ def test_include__in_no_path__ends_before_the_first_step(
     assert main(command) == 2
     error = capfd.readouterr().err
     assert "`include` must be found in the path" in error
-    assert "Traceback" not in error and "conv2d/kernel" in error
+    assert "Traceback" not in error and "'stem_conv/kernel'" in error
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("method", ["gnc", "sam"])
