@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from tf_gnc import models
 from tf_gnc.cli.main import main
 from tf_gnc.cli.progress import Console, EpochLines, show_progress
 
@@ -53,6 +54,63 @@ def test_launch__flags__reach_the_launcher(capfd):
     )
     config = json.loads(lines["[3]"])
     assert config["cluster"]["worker"] == ["a:10", "a:11", "b:10", "b:11"]
+
+
+def test_dry_run__train__shares_rows_and_workers_and_starts_nothing(
+    capfd, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    command = ["launch", "--dry_run", "--processes=16", "--", "train",
+               "--workers=32", "--batch_size=512"]  # fmt: skip
+    assert main(command) == 0
+    out = capfd.readouterr().out
+    shares = re.findall(
+        r"1 replica on the CPU, workers (\d+) to (\d+) of 32, "
+        r"rows (\d+) to (\d+) of each batch of 512",
+        out,
+    )
+    numbers = [tuple(map(int, share)) for share in shares]
+    # Each has its own, in order, and none is left over.
+    assert numbers == [
+        (2 * n, 2 * n + 1, 32 * n, 32 * n + 31) for n in range(16)
+    ]
+    configs = [json.loads(c) for c in re.findall(r"TF_CONFIG=(.*)", out)]
+    assert [c["task"]["index"] for c in configs] == list(range(16))
+    assert len({json.dumps(c["cluster"]) for c in configs}) == 1
+    # 2 workers of ResNet-8's weights for the digits, float32.
+    weights = models.build("resnet8", 10, (8, 8, 1))
+    size = 2 * 4 * sum(v.numpy().size for v in weights.trainable_variables)
+    assert out.count(f"noise {size / 1e3:.3g} kB a replica") == 16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run__other_program_on_a_second_machine__shows_its_environment(
+    capfd,
+):
+    command = ["launch", "--dry_run", "--machines=a:10,b:10",
+               "--machine_rank=1", "--processes=2", "--", "true"]  # fmt: skip
+    assert main(command) == 0
+    out = capfd.readouterr().out
+    assert "process 2:" in out and "process 3:" in out
+    assert "process 0:" not in out and "workers" not in out
+    assert out.count('["a:10", "a:11", "b:10", "b:11"]') == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--workers=32"],
+            "num_workers=32 with 3 replicas. Use num_workers=33",
+        ),
+        (["--alpha=-1"], "`alpha` must be a finite number"),
+        (["--alfa=1"], "Unknown command line flag 'alfa'"),
+    ],
+)
+def test_dry_run__run_that_would_be_refused__is(words, message, capfd):
+    assert main(["launch", "--dry_run", "--processes=3", "--", "train",
+                 *words]) == 2  # fmt: skip
+    assert message in capfd.readouterr().err
 
 
 def test_launch__own_subcommand__needs_no_path_and_gives_its_code(capfd):

@@ -5,10 +5,12 @@ that it starts.
 """
 
 import dataclasses
+import os
 
 from tf_gnc._settings import setting
 from tf_gnc.cli import command
 from tf_gnc.cli.main import COMMANDS
+from tf_gnc.cli.tensorflow_start import quiet_start
 from tf_gnc.launch.launcher import Launcher, child_command
 
 _COMMAND = "-- <command> [arguments]"
@@ -56,6 +58,18 @@ class LaunchFlags:
     )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DryRunFlag:
+    """Whether anything is started."""
+
+    dry_run: bool = setting(
+        "Start nothing. Print what each process would be: its environment "
+        "and cores and, of `train`, its replicas, workers, rows and the "
+        "memory of its noise.",
+        False, group="Processes",
+    )  # fmt: skip
+
+
 def _prepare(call: command.Call) -> command.Work:
     arguments = list(call.arguments)
     if "--" not in arguments:
@@ -72,13 +86,46 @@ def _prepare(call: command.Call) -> command.Work:
     given = call.given
     if "machines" in given:
         given["machines"] = command.comma_list(given["machines"])
-    return Launcher(child_command(words, COMMANDS), **given).run
+    is_dry = given.pop("dry_run", False)
+    launcher = Launcher(child_command(words, COMMANDS), **given)
+    if not is_dry:
+        return launcher.run
+    text = _describe(launcher, words)
+    return lambda: print(text)
+
+
+def _describe(launcher: Launcher, words: list[str]) -> str:
+    """Returns what each process of this machine would be, some lines each."""
+    share = None
+    if words[0] == "train":
+        # It needs TensorFlow, which a launcher that starts something doesn't.
+        with quiet_start():
+            from tf_gnc.cli import dry_run, train
+
+            devices = dry_run.num_gpus()
+        given, _ = train.build_flags().parse(words[1:])
+        config = train.config_of(given)
+        share = dry_run.Share(config, launcher.num_processes, devices)
+    lines = []
+    for spec in launcher.specs():
+        lines.append(f"process {spec.index}:")
+        if share is not None:
+            lines.append(f"  {share.of(spec.index)}")
+        if spec.cores is not None:
+            lines.append(f"  cores {', '.join(map(str, sorted(spec.cores)))}")
+        lines += [
+            f"  {name}={value}"
+            for name, value in sorted(spec.environment.items())
+            if os.environ.get(name) != value
+        ]
+    return "\n".join(lines)
 
 
 def build_flags() -> command.FlagSet:
     """Returns the flags of `tf-gnc launch`."""
     flag_set = command.FlagSet("tf-gnc launch", _SUMMARY, words=_COMMAND)
     flag_set.add(LaunchFlags)
+    flag_set.add(DryRunFlag)
     return flag_set
 
 

@@ -71,6 +71,11 @@ class MemoryForecast:
         numbers = self.copies * self.workers_per_replica * self.num_weights
         return numbers * tf.as_dtype(self.dtype).size
 
+    @property
+    def text(self) -> str:
+        """The bytes in words."""
+        return _bytes(self.num_bytes)
+
 
 def setup_of(model: GNCTrainStep) -> Setup:
     """Returns which devices the workers of a compiled model use."""
@@ -91,14 +96,20 @@ def setup_of(model: GNCTrainStep) -> Setup:
     )
 
 
-def memory_forecast(model: GNCTrainStep) -> MemoryForecast:
-    """Returns the memory that a built and compiled model's noise will take."""
+def memory_forecast(
+    model: GNCTrainStep, workers_per_replica: int | None = None
+) -> MemoryForecast:
+    """Returns the memory that a built and compiled model's noise will take.
+
+    Under the model's strategy, or with so many workers on a replica.
+    """
     rule = model.noise_rule
     scales = isinstance(
         model.optimizer, keras.mixed_precision.LossScaleOptimizer
     )
     return MemoryForecast(
-        workers_per_replica=setup_of(model).workers_per_replica,
+        workers_per_replica=workers_per_replica
+        or setup_of(model).workers_per_replica,
         num_weights=sum(
             math.prod(v.shape) for v in model.trainable_variables
         ),
@@ -114,7 +125,7 @@ def check_memory(model: GNCTrainStep) -> Check:
     how much that is.
     """
     need, free = memory_forecast(model), free_memory_bytes()
-    message = f"the noise takes {_bytes(need.num_bytes)} on each replica"
+    message = f"the noise takes {need.text} on each replica"
     if need.dtype is not None:
         message += (
             f" ({need.workers_per_replica} workers x {need.num_weights:,} "

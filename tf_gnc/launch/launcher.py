@@ -141,7 +141,7 @@ class Launcher:
         failed: list[Ending] = []
         with Screen() as screen, Processes(_SIGNALS) as processes:
             while processes.stopped_by is None:
-                specs = self._specs(restarts)
+                specs = self.specs(restarts)
                 endings = run_together(specs, processes, screen)
                 failed = [ending for ending in endings if ending.status]
                 if not failed:
@@ -170,8 +170,13 @@ class Launcher:
             return addresses.RESTART_EXIT_CODE
         return 128 + processes.stopped_by
 
-    def _specs(self, restarts: int) -> list[ProcessSpec]:
-        """Returns what to start."""
+    @property
+    def num_processes(self) -> int:
+        """How many processes the cluster has, on all machines."""
+        return len(self._addresses or range(self._processes))
+
+    def specs(self, restarts: int = 0) -> list[ProcessSpec]:
+        """Returns what to start on this machine after so many restarts."""
         hosts = self._addresses
         if hosts is None and self._processes > 1:
             ports = addresses.free_ports(self._processes)
