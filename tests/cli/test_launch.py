@@ -101,7 +101,7 @@ def test_dry_run__other_program_on_a_second_machine__shows_its_environment(
     [
         (
             ["--workers=32"],
-            "num_workers=32 with 3 replicas. Use num_workers=33",
+            "with 3 replicas. Use num_workers=33",
         ),
         (["--alpha=-1"], "`alpha` must be a finite number"),
         (["--alfa=1"], "Unknown command line flag 'alfa'"),
