@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_gnc import doctor
-from tf_gnc._settings import settings_of
+from tf_gnc._settings import settings_of, values_of
 from tf_gnc.cli import command, config_flags
 from tf_gnc.cli.tensorflow_start import start_tensorflow
 from tf_gnc.cli.train import TrainFlags
@@ -32,14 +32,16 @@ _SUMMARY = (
 # What of a run matters to its noise.
 _FLAGS = {
     "dataset", "model", "dtype", "method", "num_workers", "batch_size",
-    "learning_rate", "threads", "strategy",
+    "learning_rate", "threads", "strategy", "logical_devices",
 }  # fmt: skip
 
 
 def _prepare(call: command.Call) -> command.Work:
     config = make_config(**config_flags.chosen_of(call.given))
-    strategy = call.given.get("strategy", TrainFlags.strategy)
-    strategy = start_tensorflow(config.threads, call.verbose, strategy)
+    flags = values_of(TrainFlags, call.given)
+    strategy = start_tensorflow(
+        config.threads, call.verbose, flags.strategy, flags.logical_devices
+    )
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config, config.learning_rate)

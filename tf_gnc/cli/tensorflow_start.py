@@ -50,7 +50,10 @@ def quiet_start(verbose: bool = False) -> Iterator[None]:
 
 
 def start_tensorflow(
-    threads: int | None, verbose: bool = False, strategy: str = "none"
+    threads: int | None,
+    verbose: bool = False,
+    strategy: str = "none",
+    logical_devices: int | None = None,
 ) -> "tf.distribute.Strategy":
     """Sets the threads, starts TensorFlow and returns the strategy.
 
@@ -82,6 +85,6 @@ def start_tensorflow(
         # made then has nothing to show but its error.
         tf.config.list_physical_devices()
     with quiet_start(verbose):
-        made = make_strategy(strategy)
+        made = make_strategy(strategy, logical_devices=logical_devices)
         tf.config.list_logical_devices()
     return made

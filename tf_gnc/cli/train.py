@@ -65,6 +65,12 @@ class TrainFlags:
         "Slurm say so, else a TPU, else several GPUs, else one device.",
         default="auto", choices=STRATEGIES,
     )  # fmt: skip
+    logical_devices: int | None = _run(
+        "Divide the GPU, or the CPU if there is none, into so many replicas "
+        "that run side by side, each with its share of the memory. Default: "
+        "undivided.",
+        minimum=2,
+    )  # fmt: skip
     dry_run: bool = _run(
         "Only print the configuration, each value with where it comes from.",
         default=False,
@@ -105,7 +111,9 @@ def _prepare(call: command.Call) -> command.Work:
         checkpoint_every=flags.checkpoint_every,
         log_dir=flags.log_dir,
     )
-    strategy = start_tensorflow(config.threads, call.verbose, flags.strategy)
+    strategy = start_tensorflow(
+        config.threads, call.verbose, flags.strategy, flags.logical_devices
+    )
     # Started again by the launcher, a command goes on where it was.
     again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
     placement = Placement(strategy, save_freq, flags.resume or again, recording)

@@ -12,6 +12,7 @@ from tf_gnc.distribute.environment import (
     find_cluster,
     tpu_name,
 )
+from tf_gnc.distribute.logical import split_device
 
 STRATEGIES = ("auto", "none", "one_device", "mirrored", "multi_worker", "tpu")
 COMMUNICATIONS = ("auto", "ring", "nccl")
@@ -22,6 +23,7 @@ def make_strategy(
     *,
     devices: Sequence[str] | None = None,
     communication: str = "auto",
+    logical_devices: int | None = None,
 ) -> tf.distribute.Strategy:
     """Returns a distribution strategy; call it before any TensorFlow operation.
 
@@ -42,6 +44,9 @@ def make_strategy(
             GPU, or the CPU.
         communication: How the processes of `"multi_worker"` reduce:
             `"nccl"`, `"ring"`, or `"auto"`, which is NCCL if there are GPUs.
+        logical_devices: Divides this process's GPU, or its CPU if it has none,
+            into so many replicas, each with its share of the memory; with
+            `"auto"` and `"mirrored"`.
 
     Raises:
         ValueError: If an argument, the environment or the hardware doesn't
@@ -60,6 +65,14 @@ def make_strategy(
             "`devices` must be None unless the strategy is 'mirrored' or "
             f"'one_device', got devices={devices!r} with name={name!r}."
         )
+    if logical_devices is not None:
+        if devices is not None or name not in ("auto", "mirrored"):
+            raise ValueError(
+                "`logical_devices` goes with 'auto' and 'mirrored', without "
+                f"`devices`, got logical_devices={logical_devices} with "
+                f"name={name!r} and devices={devices!r}."
+            )
+        name, devices = "mirrored", split_device(logical_devices)
     if communication != "auto" and name not in ("auto", "multi_worker"):
         raise ValueError(
             "`communication` must be 'auto' unless the strategy is "
@@ -177,12 +190,13 @@ def _mirrored(devices: Sequence[str] | None) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy()
     names = _present(devices)
     on_cpu = names[0].startswith("CPU")
+    on_one = on_cpu or len(tf.config.get_visible_devices("GPU")) == 1
     return tf.distribute.MirroredStrategy(
         names,
         # TensorFlow's own choice for CPUs can't have groups of two sizes in a
-        # process.
+        # process, and NCCL refuses two devices on one GPU.
         cross_device_ops=(
-            tf.distribute.ReductionToOneDevice() if on_cpu else None
+            tf.distribute.ReductionToOneDevice() if on_one else None
         ),
     )
 
