@@ -134,9 +134,40 @@ def test_fit__within_ranges__measures_at_their_steps_alone(tmp_path):
     assert _steps(tmp_path) == [2, 3, 7, 8]
 
 
+def test_fit__each_measure_its_own_steps__one_row_a_step_and_one_writer(
+    tmp_path,
+):
+    probe = Probe(
+        ["noise_norm", "loss_spread", "sharpness"],
+        every={"noise_norm": 4, "sharpness": 2},
+        within={"loss_spread": [range(3, 5)], "sharpness": [range(5, 100)]},
+        batch=BATCH, directory=tmp_path, log_dir=tmp_path / "tb",
+    )  # fmt: skip
+    _, history = _fit([probe])
+    measured = [
+        (row["step"], [name for name in probe.measures if name in row])
+        for row in _rows(tmp_path)
+    ]
+    assert measured == [
+        (3, ["loss_spread"]),
+        (4, ["noise_norm", "loss_spread"]),
+        (6, ["sharpness"]),
+        (8, ["noise_norm", "sharpness"]),
+    ]
+    (_,) = (tmp_path / "tb").iterdir()
+    # Known since the first epoch, and not measured in the second.
+    assert math.isnan(history["probe_loss_spread_mean"][1])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"measures": "noise_norm", "every": {"loss": 2}}, "got every='loss'"),
+        ({"measures": "noise_norm", "within": {"loss": []}}, "within='loss'"),
+        (
+            {"measures": "noise_norm", "every": {"noise_norm": 0}},
+            "at least 1, got every=0",
+        ),
         ({"measures": "loudness"}, "'noise_norm', .*got measures='loudness'"),
         ({"measures": ["noise_norm", 3]}, "got measures=3"),
         ({"measures": []}, "got none. Choose from noise_norm, "),

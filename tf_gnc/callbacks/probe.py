@@ -52,7 +52,7 @@ class Probe(StepCallback):
     `similarity`, `spectrum`, `sharpness`, `smoothness`, `landscape`. They cost
     as much as many steps; training goes on as if they had not been made.
 
-    Both at the steps `every`, `2 * every`, ... of the optimizer's count. With
+    All at the steps `every`, `2 * every`, ... of the optimizer's count. With
     `steps_per_execution` above 1, at the end of the call in which such a step
     fell; the cheap measures are then those of the call's last step. A step
     that `mixed_float16` skips isn't counted; one that isn't finite has None
@@ -73,7 +73,8 @@ class Probe(StepCallback):
     Args:
         measures: Names, or a dict from names to keyword arguments of the
             functions in `tf_gnc.analysis`: `{"sharpness": {"eigenvalues": 2}}`.
-        every: Steps from one measurement to the next.
+        every: Steps from one measurement to the next; or a dict of measures,
+            each with its own, 1 for those not in it.
         batch: A global batch, `(x, y)` or `(x, y, sample_weight)`, for full
             measures; in several processes the same whole batch in each. Or a
             function that takes the number of steps so far and returns the
@@ -83,7 +84,8 @@ class Probe(StepCallback):
         directory: Where the rows go; None for logs alone.
         log_dir: Where TensorBoard reads the same numbers by step, or None.
         within: Ranges of steps outside of which nothing is measured, such as
-            `[range(50, 60)]`; None for no limit.
+            `[range(50, 60)]`; None for no limit. Or a dict of measures, each
+            with its own ranges; those not in it have no limit.
 
     Raises:
         ValueError: If a measure is unknown or lacks an argument, or if `every`
@@ -102,18 +104,21 @@ class Probe(StepCallback):
     def __init__(
         self,
         measures: str | Iterable[str] | Mapping[str, Mapping[str, Any]],
-        every: int = 1,
+        every: int | Mapping[str, int] = 1,
         batch: Any = None,
         dataset: Any = None,
         directory: str | os.PathLike | None = None,
         log_dir: str | os.PathLike | None = None,
-        within: Sequence[range] | None = None,
+        within: Sequence[range] | Mapping[str, Sequence[range]] | None = None,
     ) -> None:
         super().__init__()
-        self.every = _check.integer("every", every, minimum=1)
         self.measures = named.arguments(measures, batch, dataset)
+        self.every = {
+            name: _check.integer("every", steps, minimum=1)
+            for name, steps in self._by_measure("every", every, 1).items()
+        }
+        self.within = self._by_measure("within", within, None)
         self.directory, self.log_dir = directory, log_dir
-        self.within = None if within is None else tuple(within)
         self._cheap = [name for name in self.measures if name in named.CHEAP]
         self._rows: Path | None = None
         self._writer: tf.summary.SummaryWriter | None = None
@@ -163,16 +168,15 @@ class Probe(StepCallback):
         if control_of(self.model).is_skipping:
             return
         step = self._seen = self._steps_taken()
-        if step // self.every == self._before // self.every:
-            return
-        if not (self.within is None or any(step in r for r in self.within)):
+        due = {n: a for n, a in self.measures.items() if self._is_due(n, step)}
+        if not due:
             return
         row = {"step": step, "epoch": self._epoch + 1}
-        if self._cheap:
-            row |= self._measure_step()
-        row |= named.take_full(self.model, self.measures, step)
+        if cheap := [name for name in self._cheap if name in due]:
+            row |= self._measure_step(cheap)
+        row |= named.take_full(self.model, due, step)
         numbers: dict[str, float] = {}
-        for name in self.measures:
+        for name in due:
             numbers |= named.scalars(name, row[name])
         for name, number in numbers.items():
             if name != "gradient_noise_scale":
@@ -201,8 +205,22 @@ class Probe(StepCallback):
         if self._turned_on:
             control_of(self.model).keeps_table = self._turned_on = False
 
-    def _measure_step(self) -> dict[str, Any]:
-        """Returns the cheap measures of the last step."""
+    def _by_measure(self, name: str, value: Any, default: Any) -> dict:
+        """Returns what an argument is for each measure."""
+        if not isinstance(value, Mapping):
+            return dict.fromkeys(self.measures, value)
+        for measure in value:
+            _check.choice(name, measure, [*self.measures])
+        return {**dict.fromkeys(self.measures, default), **value}
+
+    def _is_due(self, name: str, step: int) -> bool:
+        every, within = self.every[name], self.within[name]
+        if step // every == self._before // every:
+            return False
+        return within is None or any(step in steps for steps in within)
+
+    def _measure_step(self, cheap: Sequence[str]) -> dict[str, Any]:
+        """Returns these cheap measures of the last step."""
         written = self.model.step_plan.table
         table = written and written.read(self.model.distribute_strategy)
         if table is None:
@@ -213,15 +231,12 @@ class Probe(StepCallback):
                 f"{', '.join(self._cheap)}."
             )
         if not table.valid:
-            return {"valid": False, **dict.fromkeys(self._cheap)}
-        if "gradient_noise_scale" in self._cheap:
+            return {"valid": False, **dict.fromkeys(cheap)}
+        if "gradient_noise_scale" in cheap:
             gradient, noise = named.gradient_and_noise(table)
             if math.isfinite(gradient) and math.isfinite(noise):
                 self._add("gradient_noise_scale", noise, gradient)
-        return {
-            name: named.as_json(named.CHEAP[name](table))
-            for name in self._cheap
-        }
+        return {name: named.as_json(named.CHEAP[name](table)) for name in cheap}
 
     def _add(self, name: str, number: float, weight: float) -> None:
         total = self._sums.setdefault(name, [0.0, 0.0])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_gnc.experiments import Placement, make_config, prepare, train
 from tf_gnc.experiments.run.building import learning_rates, training_data
+from tf_gnc.experiments.run.recording import Recording
 
 THIS = "tests.experiments.run.test_remainder"
 UPDATES = [4, 8, 13, 17]  # 70 examples, 16 at a time: 4 3/8 an epoch
@@ -35,8 +36,8 @@ def _config(**chosen):
     )  # fmt: skip
 
 
-def _rows(prepared):
-    lines = prepared.files.path("metrics.jsonl").read_text().splitlines()
+def _rows(prepared, name="metrics.jsonl"):
+    lines = prepared.files.path(name).read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -91,6 +92,42 @@ def test_run__cut_short_around_an_epochs_end__goes_on_to_the_bit(
         again.model.get_weights(), finished.model.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_run__measured_around_an_epoch_and_killed__has_the_same_rows(tmp_path):
+    """Killed in the steps that are all measured, past the last backup."""
+    recording = Recording(
+        ["noise_norm", "sharpness"], 3, around=[2], log_dir=tmp_path / "tb"
+    )
+    placement = Placement(
+        tf.distribute.get_strategy(), save_freq=3, resume=True,
+        recording=recording,
+    )  # fmt: skip
+
+    def kill(batch, logs):
+        if int(killed.model.optimizer.iterations) == 8:
+            raise RuntimeError("killed")
+
+    whole = prepare(_config(), tmp_path / "whole", placement=placement)
+    train(whole)
+    (_,) = (tmp_path / "tb").iterdir()  # TensorBoard reads the last file.
+    killed = prepare(_config(), tmp_path / "run", placement=placement)
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=kill)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(killed, [watch])
+    assert _rows(killed, "probe.jsonl")[-1]["step"] == 8
+    again = prepare(_config(), tmp_path / "run", placement=placement)
+    assert list(train(again).resumed_steps) == [6]
+    rows = _rows(again, "probe.jsonl")
+    # 4 3/8 updates an epoch: 5 to 13 are from epoch 1 to epoch 3.
+    assert [row["step"] for row in rows if "sharpness" in row] == [
+        *range(5, 14)
+    ]
+    assert [r["step"] for r in rows if "noise_norm" in r] == [3, 6, 9, 12, 15]
+    assert rows == _rows(whole, "probe.jsonl")
+    for ours, theirs in zip(_rows(again), _rows(whole), strict=True):
+        for name in ("probe_noise_norm", "probe_sharpness_std"):
+            assert ours.get(name) == theirs.get(name), name
 
 
 def test_run__max_steps__drops(tmp_path):

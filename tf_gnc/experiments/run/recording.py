@@ -6,10 +6,9 @@ in saving.py.
 """
 
 import dataclasses
-import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,30 +147,33 @@ class Recording:
         if log_dir:
             log_dir.mkdir(parents=True, exist_ok=True)
         take_up(rows_file(run_dir), first_step, same_run=True)
+        # One for all, since TensorBoard reads the last of two writers' files.
+        probe = Probe(
+            as_measured(self.measures),
+            directory=run_dir,
+            log_dir=log_dir,
+            **self._when(config, updates),
+            **measuring_data(self.measures, config, images),
+        )
+        return [probe]
 
-        def probe(measures: Sequence[str], **when: Any) -> Probe:
-            return Probe(
-                as_measured(measures),
-                directory=run_dir,
-                log_dir=log_dir,
-                **measuring_data(measures, config, images),
-                **when,
-            )
-
-        when: dict[str, Any] = {"every": self.every}
+    def _when(
+        self, config: RunConfig, updates: data.Updates
+    ) -> dict[str, dict[str, Any]]:
+        """Returns at which steps each measure is taken, for `Probe`."""
+        every = dict.fromkeys(self.measures, self.every or 1)
+        within = {}
         if self.every is None:  # At the end of each epoch, as long as it is.
             ends = map(updates.before, range(1, config.epochs + 1))
-            when = {"every": 1, "within": [range(n, n + 1) for n in ends]}
-        if not self.around:
-            return [probe(self.measures, **when)]
-        whole = updates.per_epoch
-        near = [
-            range(math.ceil((e - 1) * whole), math.floor((e + 1) * whole) + 1)
-            for e in self.around
-        ]
-        others = [name for name in self.measures if name != "sharpness"]
-        found = [probe(others, **when)] if others else []
-        return [*found, probe(["sharpness"], every=1, within=near)]
+            within = dict.fromkeys(every, [range(n, n + 1) for n in ends])
+        if self.around:
+            n = updates.per_epoch
+            every["sharpness"] = 1
+            within["sharpness"] = [
+                range(math.ceil((e - 1) * n), math.floor((e + 1) * n) + 1)
+                for e in self.around
+            ]
+        return {"every": every, "within": within}
 
     def checkpoints(self, run_dir: Path) -> list[keras.callbacks.Callback]:
         """Returns what keeps models in `fit`."""
@@ -212,7 +214,7 @@ def measuring_data(
     """
     found: dict[str, Any] = {}
     if set(measures) & (set(FULL) - {"spectrum"}):
-        found["batch"] = functools.partial(batch_of_step, config, images)
+        found["batch"] = _StepBatches(config, images)
     if "similarity" in measures:
         whole = training_set(images)
         if config.max_steps:
@@ -224,6 +226,31 @@ def measuring_data(
 def batch_of_step(config: RunConfig, images: data.Source, step: int) -> Any:
     """Returns the global batch of a run's step, counted from 0."""
     return next(iter(training_data(config, images, step).take(1)))
+
+
+class _StepBatches:
+    """`batch_of_step` of a run; steps in a row are read in one go.
+
+    A pipeline is slow to make. It reads ahead, so it isn't kept for steps that
+    are far between.
+    """
+
+    def __init__(self, config: RunConfig, images: data.Source) -> None:
+        self._config, self._images = config, images
+        self._last = -2
+        self._batches: Iterator[Any] | None = None
+
+    def __call__(self, step: int) -> Any:
+        """Returns the batch of a step, counted from 0."""
+        in_a_row, self._last = step == self._last + 1, step
+        if not in_a_row:
+            self._batches = None
+            return batch_of_step(self._config, self._images, step)
+        if self._batches is None:
+            self._batches = iter(
+                training_data(self._config, self._images, step)
+            )
+        return next(self._batches)
 
 
 def training_set(images: data.Source) -> tf.data.Dataset:
