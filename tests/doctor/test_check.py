@@ -147,6 +147,33 @@ def test_check__model_not_built_yet__trains_as_if_never_looked_at():
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("rule", ["rnc", "dpsgd"])
+def test_check__layers_of_the_users_own__their_weights_are_named(rule):
+    class Own(keras.layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(shape[-1], 2), name="table")
+            self.vector = self.add_weight(shape=(2,), name="vector")
+
+        def call(self, x):
+            return x @ self.table + self.vector
+
+    class Net(tf_gnc.GNCTrainStep, keras.Sequential):
+        pass
+
+    layers = [Own(name="mine"), Own(name="other")]
+    dense = keras.layers.Dense(problems.CLASSES)
+    model = _compiled(Net([*layers, dense]), RULES[rule])
+    report = doctor.check(model, *problems.vectors(16))
+    assert report.ok, report
+    paths = [layer.table.path for layer in layers]
+    line = (
+        "ok   filters: of no known kind of layer, so that the last axis "
+        f"counts: {', '.join(paths)}."
+    )
+    assert (line in str(report).splitlines()) == (rule == "rnc")
+    assert str(report).count("filters") == (rule == "rnc")
+
+
 @pytest.mark.parametrize(
     ("rule", "num_workers", "rate", "message"),
     [
@@ -179,6 +206,7 @@ def test_check__alpha_turned_off_after_compile__fails():
     report = doctor.check(model, x, y)
     assert report.ok, report
     assert _found(report)["batch"].message == "4 workers x 4 examples."
+    assert "filters" not in _found(report)  # All kinds are known.
 
 
 def test_check__all_workers_see_the_same_rows__fails_and_asks():

@@ -19,7 +19,6 @@ from tf_gnc.data import DATASETS
 from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.experiments import RunConfig, build_model, make_config
 from tf_gnc.experiments.run.environment import environment
-from tf_gnc.step.filters import unknown_filters
 from tf_gnc.step.train_step import GNCModel
 
 _SUMMARY = (
@@ -100,10 +99,6 @@ def _describe(config: RunConfig, model: GNCModel) -> list[str]:
         f"{here.side_by_side}",
         f"cores: {here.num_cores}, threads: {inter} inter-op, {intra} intra-op",
         *doctor.speed_advice(model),
-        *(
-            f"filters: {path} is of no known kind; its last axis counts"
-            for path in unknown_filters(model)
-        ),
     ]
 
 

@@ -11,6 +11,7 @@ from tf_gnc.analysis import checks
 from tf_gnc.doctor.dry_step import Measurement, dry_steps, measuring
 from tf_gnc.doctor.report import Check, Report
 from tf_gnc.step import workers
+from tf_gnc.step.filters import unknown_filters
 from tf_gnc.step.train_step import GNCTrainStep
 
 # Half a unit in the last place, relative.
@@ -115,6 +116,12 @@ def _examine(model: GNCTrainStep, data: Any) -> list[Check]:
         ]
         if {"previous", "previous_mean"} <= rule.needs:
             found.append(_sums_to_zero(rule.noise_dtype, seen))
+    if rule is not None and (unknown := unknown_filters(model)):
+        words = (
+            "of no known kind of layer, so that the last axis counts: "
+            f"{', '.join(unknown)}."
+        )
+        found.append(Check("filters", True, words))
     return [*found, _untouched(steps.moved)]
 
 
