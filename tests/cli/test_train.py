@@ -2,14 +2,19 @@ import errno
 import json
 import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.problems import DIGITS_NETWORK
-from tf_gnc.cli import progress
+from tf_gnc import data
+from tf_gnc.cli import progress, train
 from tf_gnc.cli.main import main
 from tf_gnc.experiments import RunConfig
+from tf_gnc.experiments.run.building import build_model, learning_rates
 
 TINY = ["--workers=2", "--batch_size=512", "--epochs=1", DIGITS_NETWORK]
 
@@ -55,6 +60,70 @@ def test_train__help__shows_defaults_per_data_set(capsys):
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
+def test_train__help__names_each_methods_own_default(capsys):
+    assert main(["train", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    alpha = out[out.index("--alpha=<float>") : out.index("--scaling=")]
+    texts = alpha.replace("extrapolation, ", "gnc_to_rnc: ").split(
+        "gnc_to_rnc:"
+    )
+    assert "0.0001 (imagenet2012)" in texts[0]  # gnc
+    assert "0.1 (digits, cifar10, cifar100), 0.01 (imagenet2012)" in texts[1]
+    assert "0.0001" not in texts[1]
+
+
+def _config(*flags):
+    """The run that flags ask for."""
+    return train.config_of(train.build_flags().parse(flags)[0])
+
+
+@pytest.mark.parametrize(
+    ("flags", "left_out"),
+    [
+        ([], {"bias", "gamma", "beta"}),
+        (["--lars_exclude=none"], set()),
+        (["--lars_exclude=gamma|beta"], {"gamma", "beta"}),
+        (["--lars_variant=mlperf", "--lars_exclude=none"], set()),
+        (["--lars_variant=larc", "--lars_exclude=/kernel$"], {"kernel"}),
+        (["--lars_variant=chainer"], set()),
+        (["--lars_variant=chainer", "--lars_exclude=bias"], {"bias"}),
+    ],
+)
+def test_train__lars_exclude__those_weights_follow_the_global_rate(
+    flags, left_out
+):
+    config = _config("--optimizer=lars", DIGITS_NETWORK, *flags)
+    model = build_model(config, 0.5)
+    weights = model.trainable_variables
+    for weight in weights:
+        weight.assign(weight + 0.3)  # Some of them are zero.
+    before = [w.numpy() for w in weights]
+    model.optimizer.apply([tf.ones(w.shape) for w in weights], weights)
+    plain = {
+        weight.name
+        for weight, old in zip(weights, before, strict=True)
+        if np.allclose(old - weight.numpy(), 0.5, rtol=0, atol=1e-6)
+    }
+    assert plain == left_out
+    if not left_out:  # Not even a layer with "none" in its name.
+        assert model.optimizer.exclude == ()
+
+
+def test_train__decay_steps__are_the_users_and_the_collapse_stays():
+    """The letter: T = 4120 with batches of 131,072 too."""
+    flags = ["--recipe=imagenet-131072", "--method=gnc"]
+    config = _config(*flags, "--decay_steps=4120")
+    updates = data.Updates(1_281_167, 131_072, carry=True)
+    rates = learning_rates(config, updates)
+    # 5 and 80 epochs are 48.9 and 781.9 updates.
+    for step in (48, 500, 780, 781, 878):
+        rate = 42 * (1 - Fraction(step - 48, 4120)) ** 2
+        rate /= 5 if step >= 781 else 1
+        assert float(rates(step)) == pytest.approx(float(rate), rel=1e-6)
+    own = learning_rates(_config(*flags), updates)
+    assert float(own(500)) < 0.5 * float(rates(500))  # T = 1030
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -62,6 +131,7 @@ def test_train__help__shows_defaults_per_data_set(capsys):
         (["--workers=0"], ["--workers=0", "positive"]),
         (["--lerning_rate=1"], ["lerning_rate", "learning_rate"]),
         (["--learning_rate=nan"], ["`learning_rate`", "got learning_rate=nan"]),
+        (["--lars_exclude=bias"], ["`lars_exclude`", "optimizer='lars'"]),
         (["--momentum=2"], ["`momentum`", "at most 1", "got momentum=2.0"]),
         (["--seed=3000000000"], ["`seed`", "at most 2147483647"]),
         (["--workers=3", "--batch_size=64"], ["batch_size=64", "63"]),

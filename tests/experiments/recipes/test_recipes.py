@@ -247,6 +247,37 @@ def test_recipe__of_mlperf__rates_climb_to_their_peak_and_stay_above_zero(name):
     assert last <= config.epochs
 
 
+# Whole updates in the row's epochs, and in those of its warm-up.
+@pytest.mark.parametrize(
+    ("name", "train_steps", "warm_up"),
+    [
+        ("mlperf-1632", 29_046, 1_570),
+        ("mlperf-4096", 14_700, 1_563),
+        ("mlperf-8192", 6_881, 781),
+        ("mlperf-13056", 5_593, 883),
+        ("mlperf-32768", 2_893, 625),
+        ("mlperf-49152", 2_476, 625),
+        ("mlperf-65536", 1_739, 606),
+    ],
+)
+def test_recipe__of_mlperf__decays_as_its_reference_counts(
+    name, train_steps, warm_up
+):
+    """decay_steps = train_steps - warmup_steps + 1, from the warm-up's end."""
+    config = RECIPES[name].config("dpsgd")
+    assert config.decay_steps == train_steps - warm_up + 1
+    updates = data.Updates(1_281_167, config.batch_size, carry=True)
+    assert updates.before(config.epochs) == train_steps
+    rates, peak = learning_rates(config, updates), config.learning_rate
+    for step, share in (
+        (warm_up // 2, (warm_up // 2) / warm_up),
+        (warm_up, 1),
+        (warm_up + 100, (1 - 100 / (train_steps - warm_up + 1)) ** 2),
+        (train_steps - 1, (2 / (train_steps - warm_up + 1)) ** 2),
+    ):
+        assert float(rates(step)) == pytest.approx(peak * share, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["cifar10-8192", "imagenet-32768"])
 def test_plan__scaled__keeps_the_places_of_decay_and_switch(name):
     recipe = RECIPES[name]

@@ -66,10 +66,8 @@ def mlperf() -> Iterator[Recipe]:
                 "warmup": row.warmup_epochs / epochs,
                 "momentum": row.momentum,
                 "weight_decay": row.weight_decay,
-                # The last epoch may have a few steps more.
-                "decay_steps": max(
-                    row.decay_steps, int(epochs * per_epoch) - warm_up + 1
-                ),
+                # A few more than the row's: its last epoch is made whole.
+                "decay_steps": int(epochs * per_epoch) - warm_up + 1,
                 "collapse_epoch": 0,
                 "optimizer": "lars",
                 "lars_variant": "mlperf",
