@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.cli import in_this_process
 from tests.problems import DIGITS_NETWORK
 from tf_gnc.cli import child, compare
 from tf_gnc.cli.main import main
@@ -226,6 +227,25 @@ def test_compare__nothing_learned__methods_of_a_seed_saw_the_same(
         )
     assert np.ptp(losses["dpsgd", 0]) > 1e-3  # Each epoch has its own order.
     assert abs(losses["dpsgd", 0][0] - losses["dpsgd", 1][0]) > 1e-3
+
+
+def test_compare__probe__each_run_has_its_rows(
+    digits_dir, tmp_path, monkeypatch, capfd
+):
+    in_this_process.use(monkeypatch)
+    flags = [
+        f"--data_dir={digits_dir}", f"--out_dir={tmp_path}", "--workers=2",
+        "--batch_size=512", "--methods=dpsgd,gnc", "--seeds=1", "--epochs=3",
+        "--max_steps=2", DIGITS_NETWORK, "--probe=noise_norm",
+        "--probe_every=3",
+    ]  # fmt: skip
+    assert main(["compare", *flags]) == 0, capfd.readouterr().err
+    assert f"tf-gnc analyze {tmp_path}/runs/*" in capfd.readouterr().out
+    for method in ("dpsgd", "gnc"):
+        path = tmp_path / "runs" / f"{method}-seed0" / "probe.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [row["step"] for row in rows] == [3, 6]
+        assert all((row["noise_norm"] > 0) == (method == "gnc") for row in rows)
 
 
 def test_compare__runs_diverge__is_a_result(digits_dir, tmp_path):

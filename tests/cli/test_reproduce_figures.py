@@ -6,17 +6,15 @@ import re
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests import imagenet_files
+from tests.cli import in_this_process
 from tf_gnc import data
-from tf_gnc.cli import run_many
 from tf_gnc.cli.main import main
 from tf_gnc.experiments.figures.registry import DRAWINGS
 from tf_gnc.experiments.recipes import RECIPES
 from tf_gnc.experiments.recipes.figures import FIGURES, whole_epochs
 from tf_gnc.experiments.recipes.paper import TABLE_7
-from tf_gnc.experiments.run.task import RunTask, do_task
 from tf_gnc.models import MODELS
 
 
@@ -44,34 +42,12 @@ def sources(tmp_path_factory):
     }
 
 
-class _InThisProcess:
-    """Stands for the pool of processes; otherwise the runs are real."""
-
-    stopped_by = None
-
-    def __init__(self, command, jobs, cores, log_dir, listener):
-        self._command, self._cores = command, len(cores)
-
-    def run(self, names):
-        for name in names:
-            words = self._command(name, self._cores)
-            do_task(RunTask.from_json(words[-1]), tf.distribute.get_strategy())
-
-
-def _must_not_run(self, names):
-    assert not names
-
-
 @pytest.fixture
 def quick(monkeypatch, sources):
     """Made-up pictures, a small network, and no processes to wait for."""
     monkeypatch.setitem(MODELS, "resnet8", _small)
     monkeypatch.setattr(data, "load", lambda name, *_: sources[name])
-    monkeypatch.setattr(run_many, "Pool", _InThisProcess)
-    # It couldn't be undone for the tests that follow.
-    monkeypatch.setattr(
-        tf.config.experimental, "enable_op_determinism", lambda: None
-    )
+    in_this_process.use(monkeypatch)
 
 
 def _rows(run_dir):
@@ -116,7 +92,9 @@ def test_figure__debug__runs_what_it_needs_and_is_drawn(
                 assert found["sharpness"]["rows"] == "all"
     # Once more: nothing is trained again, and it is drawn anew.
     monkeypatch.setattr(
-        _InThisProcess, "run", lambda self, names: names and 1 / 0
+        in_this_process.InThisProcess,
+        "run",
+        lambda self, names: names and 1 / 0,
     )
     assert main(command) == 0, capfd.readouterr().err
 
