@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import problems
 from tf_gnc.experiments import Placement, make_config, run
 from tf_gnc.experiments.run.recording import Recording
 
@@ -30,14 +31,24 @@ def recorded(strategy, folder):
     config = make_config(
         f"{THIS}:load", "gnc", model=f"{THIS}:build", num_workers=4,
         batch_size=16, epochs=2, learning_rate=0.1, remainder="carry",
+        steps_per_execution=3,
     )  # fmt: skip
     recording = Recording(["noise_norm", "similarity"], 2, checkpoint_every=1)
     placement = Placement(strategy, recording=recording)
     run(config, folder / "run", placement=placement)
     run_dir = folder / "run"
-    lines = (run_dir / "probe.jsonl").read_text().splitlines()
     names = sorted(path.name for path in run_dir.rglob("*") if path.is_file())
-    return [json.loads(line) for line in lines], names
+    model = keras.models.load_model(run_dir / "model.keras")
+    return {
+        "rows": _rows(run_dir / "probe.jsonl"),
+        "updates": [r["updates"] for r in _rows(run_dir / "metrics.jsonl")],
+        "weights": model.get_weights(),
+        "names": names,
+    }
+
+
+def _rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -46,19 +57,23 @@ def in_two(two_processes):
 
 
 def test_recording__two_processes__one_file_of_whole_rows(in_two):
-    (rows, names), other = in_two
-    assert other[0] == rows
-    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    first, second = in_two
+    rows, names = first["rows"], first["names"]
+    assert second["rows"] == rows
+    # 4 3/8 batches an epoch in calls of three updates: the last ones are short.
+    assert first["updates"] == [4, 8]
+    assert [row["step"] for row in rows] == [3, 4, 7, 8]
     assert all(-1 <= row["similarity"]["total"] <= 1 for row in rows)
     assert {"epoch-0001.keras", "epoch-0002.keras"} <= set(names)
     assert not any(name.startswith(".unfinished") for name in names)
 
 
 def test_recording__two_processes__same_numbers_as_one(in_two, tmp_path):
-    rows, names = recorded(tf.distribute.get_strategy(), tmp_path)
-    assert names == in_two[0][1]
-    for one, two in zip(rows, in_two[0][0], strict=True):
-        close = pytest.approx(one["noise_norm"], rel=1e-4)
-        assert two["noise_norm"] == close
-        close = pytest.approx(one["similarity"]["total"], abs=1e-4)
-        assert two["similarity"]["total"] == close
+    one, two = recorded(tf.distribute.get_strategy(), tmp_path), in_two[0]
+    assert one["names"] == two["names"] and one["updates"] == two["updates"]
+    assert problems.largest_difference(one["weights"], two["weights"]) < 1e-5
+    for row, other in zip(one["rows"], two["rows"], strict=True):
+        close = pytest.approx(row["noise_norm"], rel=1e-4)
+        assert other["noise_norm"] == close
+        close = pytest.approx(row["similarity"]["total"], abs=1e-4)
+        assert other["similarity"]["total"] == close
