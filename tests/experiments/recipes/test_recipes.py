@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import statistics
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from tf_gnc.experiments.run.building import (
     build_datasets,
     build_model,
     learning_rates,
+    updates_of,
 )
 
 EVERY_RECIPE = pytest.mark.parametrize("name", RECIPES)
@@ -164,6 +166,36 @@ def test_recipe__of_table_2__has_the_settings_of_tables_3_to_5(
         switching["alpha"], switching["alpha_rnc"],
     )  # fmt: skip
     assert found == alphas
+
+
+@pytest.mark.parametrize(
+    ("names", "total", "switch", "decays"),
+    [
+        (["imagenet-32768"], 3_518, 3_127, [3_127]),
+        (["imagenet-131072"], 879, 781, [781]),
+        (["cifar10-4096", "cifar100-4096"], 1_953, 1_464, [976, 1_464]),
+        (["cifar10-8192", "cifar100-8192"], 976, 732, [488, 732]),
+        (TABLES["table1"][:5], 1_953, None, [976, 1_464]),
+        (TABLES["table1"][5:], 976, None, [488, 732]),
+        (["simple-2048"], 3_906, None, [1_953, 2_929]),
+        (["simple-8192"], 976, None, [488, 732]),
+    ],
+)
+def test_recipe__of_the_paper__has_all_its_updates(
+    names, total, switch, decays
+):
+    """By hand: epochs x examples / batch, rounded down."""
+    for name in names:
+        config = RECIPES[name].config(RECIPES[name].methods[-1])
+        imagenet = config.dataset == "imagenet2012"
+        images = SimpleNamespace(num_train=1_281_167 if imagenet else 50_000)
+        updates = updates_of(config, images)
+        assert updates.before(config.epochs) == total
+        epoch = config.settings.get("switch_epoch")
+        assert (epoch and updates.before(epoch)) == switch
+        rates = learning_rates(config, updates)(range(total)).numpy()
+        falls = np.flatnonzero(rates[1:] < 0.5 * rates[:-1]) + 1
+        assert falls.tolist() == decays
 
 
 @pytest.mark.parametrize("name", TABLES["table2"])
