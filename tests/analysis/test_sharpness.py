@@ -5,10 +5,12 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tf_gnc
 from tests import oracles, problems
 from tf_gnc.analysis import sharpness
+from tf_gnc.analysis.traced_workers import TracedWorkers
 
 M, ROWS, RATE = 4, 16, 0.5
 
@@ -190,6 +192,24 @@ def test_sharpness__all_rows__are_each_models_loss_on_the_whole_batch(
     _assert_found(found, losses, displacement)
     own = sharpness(model, (x, y))
     assert own["clean_loss"] == pytest.approx(found["clean_loss"], rel=1e-6)
+
+
+def test_sharpness__all_rows_of_two_replicas__are_never_all_on_one(
+    monkeypatch,
+):
+    held = []
+    run = TracedWorkers.__call__
+
+    def watched(self, kind, batch, *others):
+        if kind == "all_rows":
+            parts = tf.nest.flatten(batch, expand_composites=True)
+            held.append({len(rows) for rows in parts})
+        return run(self, kind, batch, *others)
+
+    monkeypatch.setattr(TracedWorkers, "__call__", watched)
+    model = _model(tf_gnc.GradientNoise(alpha=1.0), replicas=2)
+    sharpness(model, problems.images(ROWS, seed=8), rows="all")
+    assert held == [{ROWS // 2}] * 2
 
 
 def test_sharpness__all_rows_without_noise__are_all_the_clean_loss():

@@ -46,10 +46,10 @@ def sharpness(
     the Hessian are not in the paper. Batch normalization ties a worker's
     examples together, and the noise scale takes them for independent.
 
-    Cost: a forward pass of the displaced workers, M such passes for all rows;
-    and a training step at the clean weights; for the Hessian up to 100
-    products, each some 3 training steps, with P float64 numbers of host memory
-    for each product.
+    Cost: a forward pass of the displaced workers, M such passes for all rows,
+    with the rows of two replicas on each; a training step at the clean
+    weights; for the Hessian up to 100 products, each some 3 training steps,
+    with P float64 numbers of host memory for each product.
 
     Args:
         model: A compiled model.

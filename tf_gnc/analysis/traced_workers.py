@@ -66,9 +66,9 @@ class TracedWorkers:
     def __call__(self, kind: str, *arguments: Any) -> Any:
         """Returns the workers' numbers, and their vectors' sum over rows.
 
-        `arguments` are a batch, distributed; how many pieces of a data set
-        come before these; and the weights and the vector that `OneWorker`
-        takes.
+        `arguments` are a batch, distributed, or for `"all_rows"` two: the
+        workers' own rows and the pieces that all run on; how many pieces come
+        before these; and the weights and the vector that `OneWorker` takes.
         """
         # Called by itself, a function that is made anew for each measurement
         # would be warned of as one that is traced in a loop.
@@ -86,6 +86,7 @@ class TracedWorkers:
         strategy = self._model.distribute_strategy
 
         def on_replica(batch: Any) -> tuple[tf.Tensor, tf.Tensor]:
+            own, part = batch if kind == "all_rows" else (batch, None)
             one = OneWorker(
                 self._model,
                 self._plan,
@@ -93,25 +94,17 @@ class TracedWorkers:
                 weights,
                 vector,
                 self._relative,
-                functools.partial(self._rows_of, kind, batch),
+                lambda worker: _batch.rows(own, worker, self._plan.per_replica),
             )
             if kind == "all_rows":
-                return self._all_rows(one, batch)
-            return self._own_rows(one, first, batch)
+                return self._all_rows(one, first, part)
+            return self._own_rows(one, first, own)
 
         numbers, total = strategy.run(on_replica, args=(batch,))
         total = strategy.reduce("SUM", total, axis=None)
         if kind == "full":  # Of no use, and not equally many everywhere.
             return None, total
         return strategy.gather(numbers, axis=0), total
-
-    def _rows_of(self, kind: str, batch: Any, worker: tf.Tensor) -> Any:
-        """Returns the own rows of a worker of this replica."""
-        plan = self._plan
-        if kind == "all_rows":  # Each replica has the whole batch.
-            index = plan.first_worker() + worker
-            return _batch.rows(batch, index, plan.num_workers)
-        return _batch.rows(batch, worker, plan.per_replica)
 
     def _own_rows(
         self, one: OneWorker, first: tf.Tensor, batch: Any
@@ -142,27 +135,30 @@ class TracedWorkers:
         return numbers, total
 
     def _all_rows(
-        self, one: OneWorker, batch: Any
+        self, one: OneWorker, first: tf.Tensor, part: Any
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Runs this replica's workers, each on all M pieces of the batch."""
+        """Runs this replica's workers, each on all V pieces of a part.
+
+        Returns the sums over the pieces over M, so that the parts add up to a
+        mean.
+        """
         plan = self._plan
-        count = plan.num_workers
+        count = plan.per_replica
 
         def work(worker: tf.Tensor, numbers: tf.TensorArray) -> tf.TensorArray:
             move = one.move(worker)
 
             def add(piece: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
-                rows = _batch.rows(batch, piece, count)
-                return total + one(move, piece, rows)[0]
+                rows = _batch.rows(part, piece, count)
+                return total + one(move, first + piece, rows)[0]
 
             zeros = tf.zeros([3], plan.layout.dtype)
             total = workers.for_each(add, zeros, count, 1)
-            return numbers.write(worker, total / count)
+            return numbers.write(worker, total / plan.num_workers)
 
         numbers = workers.for_each(
-            work, self._numbers(plan.per_replica), plan.per_replica,
-            plan.parallel,
-        )  # fmt: skip
+            work, self._numbers(count), count, plan.parallel
+        )
         return numbers.stack(), one.nothing()
 
     def _numbers(self, count: int) -> tf.TensorArray:

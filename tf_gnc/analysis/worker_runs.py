@@ -109,9 +109,23 @@ class WorkerRuns:
         """Runs each worker forward on all workers' rows, M M pieces of b.
 
         A worker's loss is the mean over the pieces, each with the masks that
-        its own worker draws. Otherwise as `losses`.
+        its own worker draws. A replica holds the rows of one replica at a time
+        beside its own. Otherwise as `losses`.
         """
-        return self._run("all_rows")
+        plan, weights = self.plan, self.weights
+        size = self.rows_per_worker * plan.per_replica
+        parts = []
+        for first in range(0, plan.num_workers, plan.per_replica):
+            begin = first * self.rows_per_worker
+            part = _batch.between(self._whole, begin, begin + size)
+            rows = self._batch, self._on_every_replica(part)
+            parts.append(
+                self._traced(
+                    "all_rows", rows, tf.constant(first), weights, weights
+                )
+            )
+        numbers = sum(each.numpy().astype("float64") for each, _ in parts)
+        return Sweep(*numbers.T, parts[0][1])
 
     def gradient(self, weights: tf.Tensor | None = None) -> Sweep:
         """Runs the workers forward and backward; see `losses`."""
@@ -159,7 +173,7 @@ class WorkerRuns:
         )
 
     def _on_every_replica(self, batch: Any) -> Any:
-        """Returns the whole batch for each replica."""
+        """Returns the same rows for each replica."""
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: batch
         )
@@ -173,11 +187,8 @@ class WorkerRuns:
         dtype = self.plan.layout.dtype
         weights = self.weights if weights is None else tf.cast(weights, dtype)
         vector = weights if vector is None else tf.cast(vector, dtype)
-        batch = self._batch
-        if kind == "all_rows":
-            batch = self._on_every_replica(self._whole)
         numbers, total = self._traced(
-            kind, batch, tf.constant(0), weights, vector
+            kind, self._batch, tf.constant(0), weights, vector
         )
         num_rows = self.rows_per_worker * self.plan.num_workers
         return Sweep(*numbers.numpy().astype("float64").T, total / num_rows)
