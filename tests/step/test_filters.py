@@ -77,6 +77,16 @@ KINDS = {
         PICTURE,
         [_outputs_before_inputs, _whole],
     ),
+    "separable1d": (
+        layers.SeparableConv1D(4, 3),
+        SERIES,
+        [_channels_and_multipliers, _columns, _whole],
+    ),
+    "transpose1d": (
+        layers.Conv1DTranspose(2, 3),
+        SERIES,
+        [_outputs_before_inputs, _whole],
+    ),
     "einsum": (
         layers.EinsumDense("abc,dc->abd", (None, 4), bias_axes="d"),
         SERIES,
@@ -89,6 +99,12 @@ KINDS = {
     ),
     "lstm": (layers.LSTM(2), SERIES, [_columns, _columns, _whole]),
     "gru": (layers.GRU(2), SERIES, [_columns, _columns, _whole]),
+    "simple_rnn": (layers.SimpleRNN(2), SERIES, [_columns, _columns, _whole]),
+    "both ways": (
+        layers.Bidirectional(layers.LSTM(2)),
+        SERIES,
+        [_columns, _columns, _whole] * 2,
+    ),
     "layer_norm": (
         layers.LayerNormalization(axis=[1, 2]),
         SERIES,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_gnc.cli import progress
 from tf_gnc.experiments import Placement, make_config, prepare, train
 from tf_gnc.experiments.run.building import learning_rates, training_data
 from tf_gnc.experiments.run.recording import Recording
@@ -28,9 +29,9 @@ def build():
     return keras.Model(inputs, keras.layers.Dense(3)(h))
 
 
-def _config(**chosen):
+def _config(method="gnc", **chosen):
     return make_config(
-        f"{THIS}:load", "gnc", model=f"{THIS}:build", num_workers=4,
+        f"{THIS}:load", method, model=f"{THIS}:build", num_workers=4,
         batch_size=16, epochs=4, learning_rate=0.1,
         **{"remainder": "carry", **chosen},
     )  # fmt: skip
@@ -67,6 +68,31 @@ def test_learning_rates__carried__fall_at_true_epochs(finished):
     rates = learning_rates(_config(), finished.updates)
     drops = [s for s in range(1, 17) if rates(s) < rates(s - 1) / 2]
     assert drops == [8, 13]  # after 2 and 3 epochs
+
+
+def test_run__carried_with_a_switch__comes_and_is_shown_in_true_epochs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LOOKS", -1.0)
+    rules, reports = [], []
+    config = _config(
+        method="gnc_to_rnc", switch_epoch=2, alpha=0.1, alpha_rnc=0.1
+    )
+    prepared = prepare(config, tmp_path / "run")
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: rules.append(
+            type(prepared.model.noise_rule).__name__
+        )
+    )
+    train(prepared, [watch, progress.ProgressReports(reports.append)])
+    # 2 epochs of 4 3/8 updates are 8 whole ones.
+    assert rules == ["GradientNoise"] * 8 + ["RandomNoise"] * 9
+    shown = [(r["epoch"], r["step"], r["steps"]) for r in reports]
+    for epoch, steps in enumerate((4, 4, 5, 4), 1):
+        # As it begins, at each update and as it ends.
+        expected = [(epoch, n, steps) for n in (*range(steps + 1), steps)]
+        assert [line for line in shown if line[0] == epoch] == expected
+    assert all("val_accuracy" in row for row in _rows(prepared))
 
 
 @pytest.mark.parametrize("last", [4, 5, 13])
