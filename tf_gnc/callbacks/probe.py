@@ -83,6 +83,7 @@ class Probe(StepCallback):
         dataset: The training set in batches, for `similarity`.
         directory: Where the rows go; None for logs alone.
         log_dir: Where TensorBoard reads the same numbers by step, or None.
+            No other probe's, since it reads the file of one writer.
         within: Ranges of steps outside of which nothing is measured, such as
             `[range(50, 60)]`; None for no limit. Or a dict of measures, each
             with its own ranges; those not in it have no limit.
