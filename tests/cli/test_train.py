@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -64,12 +65,16 @@ def test_train__help__names_each_methods_own_default(capsys):
     assert main(["train", "--help"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     alpha = out[out.index("--alpha=<float>") : out.index("--scaling=")]
-    texts = alpha.replace("extrapolation, ", "gnc_to_rnc: ").split(
-        "gnc_to_rnc:"
-    )
-    assert "0.0001 (imagenet2012)" in texts[0]  # gnc
-    assert "0.1 (digits, cifar10, cifar100), 0.01 (imagenet2012)" in texts[1]
-    assert "0.0001" not in texts[1]
+    # "gnc, gnc_current: Coefficient ... Default: 0.1 (digits), ..."
+    parts = re.split(r"((?:\w+, )*[a-z_]+): (?=[A-Z])", alpha)[1:]
+    texts = {
+        method: text.partition("Default: ")[2]
+        for methods, text in zip(parts[::2], parts[1::2], strict=True)
+        for method in methods.split(", ")
+    }
+    assert "0.0001 (imagenet2012)" in texts["gnc"]
+    assert "0.01 (imagenet2012)" in texts["gnc_to_rnc"]
+    assert "0.01 (digits, imagenet2012)" in texts["rnc"]
 
 
 def _config(*flags):
