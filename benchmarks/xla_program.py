@@ -3,8 +3,8 @@
     python benchmarks/xla_program.py                   # ResNet-50, all methods
     python benchmarks/xla_program.py --methods=gnc,sam
 
-That is what a TPU asks for. The step is lowered to XLA's language and looked at;
-nothing is run. The batch is small, which changes no instruction.
+That is what a TPU asks for. The step is lowered to XLA's language, and nothing
+is run. The batch is small, which changes no instruction.
 """
 
 import re
