@@ -429,12 +429,14 @@ def test_doctor__two_passes__says_what_they_keep_and_cost(
         assert f"of it between two passes ({kept} vectors of" in message
     else:
         assert "one worker's gradient at a time" in message
-    report = doctor.check(model, *problems.vectors(12))
-    assert report.ok, str(report)
+    words = doctor_noise._cost(model)
     when = "One step in 2" if rule.every == 2 else "A step"
-    assert f"{when} has two passes forward and backward" in str(report)
-    assert ("collective" in str(report)) == bool(collectives)
-    assert (collectives or "") in str(report)
+    assert words.startswith(f"{when} has two passes forward and backward")
+    assert ("collective" in words) == bool(collectives)
+    assert (collectives or "") in words
+    if num_replicas == 1:
+        report = doctor.check(model, *problems.vectors(12))
+        assert report.ok and words in str(report)
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2])
