@@ -3,6 +3,8 @@
 The network, its gradient and its filters are those of tests/oracles.py.
 """
 
+import math
+
 import numpy as np
 
 from tests import oracles
@@ -17,7 +19,12 @@ def mean(vectors):
     return [sum(parts) / len(vectors) for parts in zip(*vectors, strict=True)]
 
 
-def sam(x, gradient, rho, adaptive):
+def kernels_of(parts):
+    """Zeros in the place of weights of rank 0 and 1."""
+    return [p if p.ndim > 1 else np.zeros_like(p) for p in parts]
+
+
+def sam(x, gradient, rho, adaptive=False):
     """The displaced weights of Foret et al., or of Kwon et al."""
     if not adaptive:
         norm = length(gradient)
@@ -29,53 +36,68 @@ def sam(x, gradient, rho, adaptive):
     ]
 
 
+def update(x, velocity, gradient, rate, momentum, decay, tau):
+    """The paper's momentum, or with a tau its LARS, vectors spared."""
+    ends = []
+    for w, v, g in zip(x, velocity, gradient, strict=True):
+        if tau is None or w.ndim < 2:
+            spared = 0.0 if tau else decay
+            v = momentum * v - rate * (g + spared * w)
+            ends.append((w + v, v))
+        else:
+            ends.append(
+                oracles.lars_paper(w, v, g, rate, momentum, decay, tau)[:2]
+            )
+    return [list(parts) for parts in zip(*ends, strict=True)]
+
+
 def train(
     weights, batches, workers, rate, *, kind, coefficient, group=1,
-    adaptive=False, center=True, current=False, uphill=False, momentum=0.9,
-    decay=0.0, every=1,
+    adaptive=False, center=True, current=False, uphill=False,
+    include_vectors=True, momentum=0.9, decay=0.0, every=1, start_step=0,
+    stop_step=math.inf, tau=None,
 ):  # fmt: skip
     """Some steps of a member of the family; returns the weights.
 
-    `kind` is sam, momentum or gnc; the others are as in the rules. Momentum
-    and decay are the paper's.
+    `kind` is sam, momentum or gnc; the others are as in the rules, but that
+    the coefficient may be a function of the step. Momentum and decay are the
+    paper's, and with a `tau` its LARS.
     """
     x = [w.astype(np.float64) for w in weights]
     velocity = [np.zeros_like(w) for w in x]
     before = [[np.zeros_like(w) for w in x] for _ in range(workers)]
     for step, (images, labels) in enumerate(batches):
+        size = coefficient(step) if callable(coefficient) else coefficient
         rows = np.split(np.arange(len(images)), workers)
         now = [oracles.gradient(x, images[r], labels[r])[1] for r in rows]
         found = []
         for worker in range(workers):
             x_i = x
-            if step % every:
+            if step % every or not start_step <= step < stop_step:
                 pass
             elif kind == "sam":
                 first = worker // group * group
                 own = mean(now[first : first + group])
-                x_i = sam(x, own, coefficient, adaptive)
+                own = own if include_vectors else kernels_of(own)
+                x_i = sam(x, own, size, adaptive)
             elif kind == "momentum":
-                norm = length(velocity)
-                if norm:
-                    x_i = [
-                        w + coefficient * v / norm
-                        for w, v in zip(x, velocity, strict=True)
-                    ]
+                way = velocity if include_vectors else kernels_of(velocity)
+                if length(way):
+                    x_i = sam(x, way, size)
             else:
                 all_of_them = now if current else before
                 noise = all_of_them[worker]
                 if center:
                     middle = mean(all_of_them)
                     noise = [n - m for n, m in zip(noise, middle, strict=True)]
-                size = coefficient * rate * (-1 if uphill else 1)
-                x_i = oracles.displaced(x, noise, size, "filter", True, None)
+                size_now = size * rate * (-1 if uphill else 1)
+                x_i = oracles.displaced(
+                    x, noise, size_now, "filter", include_vectors, None
+                )
             r = rows[worker]
             found.append(oracles.gradient(x_i, images[r], labels[r])[1])
         before = found
-        total = [g + decay * w for g, w in zip(mean(found), x, strict=True)]
-        velocity = [
-            momentum * v - rate * g
-            for v, g in zip(velocity, total, strict=True)
-        ]
-        x = [w + v for w, v in zip(x, velocity, strict=True)]
+        x, velocity = update(
+            x, velocity, mean(found), rate, momentum, decay, tau
+        )
     return x

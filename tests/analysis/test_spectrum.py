@@ -115,6 +115,19 @@ def test_spectrum__no_noise__has_no_condition_number(noise):
         assert set(layer["percentiles"].values()) == {0.0}
 
 
+def test_spectrum__every_second_step__is_there_in_these_alone():
+    model = _model(tf_gnc.RandomNoise(0.1, seed=1, every=2))
+    model.build((None, 3))
+    found = []
+    for step in range(3):
+        model.optimizer.iterations.assign(step)
+        (numbers, _) = spectrum(model)["layers"].values()
+        found.append((numbers["condition_number"], numbers["percentiles"]))
+    (first, _), (between, zeros), (third, _) = found
+    assert first > 1 and third > 1 and first != third
+    assert between is None and set(zeros.values()) == {0.0}
+
+
 def test_spectrum__noise_that_is_not_finite__is_none():
     model = _model(tf_gnc.GradientNoise(alpha=0.1))
     gradients = _known_gradients()

@@ -1,5 +1,8 @@
 """The workers' losses and gradients, against the step itself and NumPy."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -263,6 +266,27 @@ def test_runs__again_and_at_other_weights__are_traced_once():
     model.noise_rule = RULES["rnc"]()
     WorkerRuns(model, problems.vectors(ROWS)).gradient()
     assert len(traces) > before
+
+
+def test_runs__of_ever_other_shapes__only_the_last_are_kept():
+    inputs = keras.Input((None, 3))
+    outputs = keras.layers.GlobalAveragePooling1D()(inputs)
+    model = tf_gnc.GNCModel(inputs, keras.layers.Dense(3)(outputs))
+    model.compile("sgd", problems.cross_entropy(), num_workers=M)
+
+    def traced(length, relative=None):
+        batch = np.zeros((M, length, 3), "float32"), np.zeros(M)
+        runs = WorkerRuns(model, batch, relative_displacement=relative)
+        return weakref.ref(runs._traced)
+
+    oldest, others = traced(1), []
+    for length in range(2, 20):
+        others += [traced(length), traced(1, relative=0.1 * length)]
+        traced(2)  # used again and again
+    gc.collect()
+    assert oldest() is None
+    assert others[0]() is not None
+    assert sum(other() is not None for other in others) <= 16
 
 
 @pytest.mark.parametrize("noise", ["model", None])

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.problems import DIGITS_NETWORK
+from tf_gnc import SharpnessAware
 from tf_gnc.cli import compare, train, tune
 from tf_gnc.cli.main import main
 from tf_gnc.experiments import METHODS, make_config
@@ -65,6 +66,54 @@ def test_train__method_that_does_not_fit__is_refused_before(words, message):
     given, _ = train.build_flags().parse(words)
     with pytest.raises(ValueError, match=message):
         train.config_of(given)
+
+
+@pytest.mark.parametrize("method", FAMILY)
+def test_settings__of_each_method__are_its_rules(method):
+    """All but those that the method has chosen; each comes to the rule."""
+    chosen = {"every": 2, "start_step": 3, "stop_step": 7,
+              "include_vectors": False}  # fmt: skip
+    if "sam" in method:
+        chosen["rho"] = 0.25
+    else:
+        chosen |= {"alpha": 0.25, "scaling": "none", "max_displacement": 0.5}
+    if method == "worker_sam":
+        chosen["group"] = 8
+    if method in ("sam", "worker_sam", "asam"):
+        chosen["statistics"] = "clean"
+    words = [f"--{method}.{name}={value}" for name, value in chosen.items()]
+    given, _ = train.build_flags().parse([f"--method={method}", *words])
+    rule = train.config_of(given).noise().first
+    assert {**rule.get_config(), **chosen} == rule.get_config()
+    for taken in ("adaptive", "center", "current", "uphill"):
+        with pytest.raises(ValueError, match=f"`{taken}` .* no setting|does n"):
+            make_config("digits", method, **{taken: True})
+
+
+def test_settings__that_a_method_has_chosen__are_what_it_is():
+    rules = {m: make_config("digits", m).noise().first for m in FAMILY}
+    assert [rules[m].group for m in ("sam", "worker_sam", "asam")] == [
+        "all", 1, "all",
+    ]  # fmt: skip
+    assert rules["asam"].adaptive and not rules["sam"].adaptive
+    assert not rules["worker_sam"].adaptive
+    assert [m for m in FAMILY if rules[m].takes_two_passes] == [
+        "gnc_current", "sam", "worker_sam", "asam",
+    ]  # fmt: skip
+    assert rules["gnc_uphill"].uphill and rules["gnc_uphill"].center
+    assert not rules["extrapolation"].center
+    assert [rules[m].alpha for m in FAMILY[3:]] == [0.05, 0.05, 0.5, 0.3]
+
+
+def own_rule():
+    return SharpnessAware(0.1)
+
+
+def test_tune__rule_of_the_users_own__says_how_to_compare_instead():
+    words = ["--method=tests.cli.test_family:own_rule"]
+    given, _ = tune.build_flags().parse(words)
+    with pytest.raises(ValueError, match="brings its rule's coefficient"):
+        tune.search_of(given)
 
 
 def test_probe__spectrum_of_two_passes__is_refused_before():

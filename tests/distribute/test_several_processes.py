@@ -107,8 +107,13 @@ FAMILY = {
 
 
 def family(strategy, folder):
-    """Four steps of each kind of rule: groups above a process, two passes."""
+    """Four steps of each kind of rule: groups above a process, two passes.
+
+    In float64: two rows a worker are next to nothing for batch normalization
+    to divide by, and it makes 1e-5 of float32's roundings in a few steps.
+    """
     found = {}
+    keras.config.set_dtype_policy("float64")
     for name, make in FAMILY.items():
         with strategy.scope():
             optimizer = tf_gnc.optimizers.MomentumSGD(0.1, 0.9)
@@ -117,10 +122,14 @@ def family(strategy, folder):
             network=problems.dense_network,
             noise=make(),
             optimizer=optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, dtype="float64"
+            ),
         )
         x, y = problems.vectors(64)
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
         found[name] = problems.float_weights(model)
+    keras.config.set_dtype_policy("float32")
     return found
 
 
@@ -371,8 +380,7 @@ def test_family__two_processes__are_one_run(two_processes):
     expected = _alone(family)
     for name in FAMILY:
         _assert_one_run(first[name], second[name])
-        # Two passes have twice the roundings of one.
-        assert problems.largest_difference(expected[name], first[name]) < 2e-5
+        assert problems.largest_difference(expected[name], first[name]) < 1e-10
 
 
 def test_fit__two_processes_of_two_replicas__are_one_run(two_times_two, alone):

@@ -404,6 +404,41 @@ def test_memory_forecast__rule_without_memory__is_nothing(name):
     assert "takes 0 B" in doctor.check_memory(model).message
 
 
+# Of 6 workers: means, and their own gradients where the rule needs both.
+@pytest.mark.parametrize(
+    ("rule", "num_replicas", "kept", "collectives"),
+    [
+        (tf_gnc.SharpnessAware(0.1), 2, 0, "one collective"),
+        (tf_gnc.SharpnessAware(0.1, 3), 2, 1, "one collective"),
+        (tf_gnc.SharpnessAware(0.1, 2), 2, 3, "two collectives"),
+        (tf_gnc.SharpnessAware(0.1, "all", every=2), 1, 1, None),
+        (tf_gnc.GradientNoise(0.1, current=True), 2, 1 + 3, "two collectives"),
+    ],
+    ids=repr,
+)
+def test_doctor__two_passes__says_what_they_keep_and_cost(
+    rule, num_replicas, kept, collectives
+):
+    with problems.mirrored(num_replicas):
+        model = _compiled(problems.dense_network(), rule, num_workers=6)
+    need = doctor.memory_forecast(model)
+    weights = sum(v.numpy().size for v in model.trainable_variables)
+    assert need.num_bytes == kept * weights * 4
+    message = doctor.check_memory(model).message
+    if kept:
+        assert f"of it between two passes ({kept} vectors of" in message
+    else:
+        assert "one worker's gradient at a time" in message
+    words = doctor_noise._cost(model)
+    when = "One step in 2" if rule.every == 2 else "A step"
+    assert words.startswith(f"{when} has two passes forward and backward")
+    assert ("collective" in words) == bool(collectives)
+    assert (collectives or "") in words
+    if num_replicas == 1:
+        report = doctor.check(model, *problems.vectors(12))
+        assert report.ok and words in str(report)
+
+
 @pytest.mark.parametrize("num_replicas", [1, 2])
 def test_check_memory__compared_with_what_is_free__fails_just_above(
     num_replicas, monkeypatch

@@ -87,6 +87,12 @@ _MODULE = """
         return keras.losses.sparse_categorical_crossentropy(
             y_true, y_pred, from_logits=True)
 
+    def shared():
+        model = build()
+        each = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1))
+        model.compile(keras.optimizers.MultiOptimizer(each), my_loss)
+        return model
+
     def own_loss():
         model = build()
         model.compile("sgd", my_loss)
@@ -142,6 +148,13 @@ def test_run__own_optimizer__is_the_models(mine, tmp_path):
     rates = [json.loads(line)["learning_rate"] for line in lines]
     assert rates == pytest.approx([0.02, 0.02])
     assert isinstance(prepared.model.optimizer, keras.optimizers.Adam)
+
+
+def test_run__own_optimizer_without_a_rate__notes_none(mine, tmp_path):
+    config = _config(mine, "shared", optimizer="model", method="sam")
+    run(config, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["learning_rate"] for line in lines] == [None, None]
 
 
 def test_build_model__last_layer__decides_what_the_loss_expects(mine):

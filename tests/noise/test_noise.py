@@ -47,7 +47,7 @@ BAD = [
     ({"alpha": math.inf}, "got alpha=inf"),
     ({"alpha": True}, "got alpha=True"),
     ({"alpha": "0.1"}, "got alpha='0.1'"),
-    ({"alpha": None}, "got alpha=None"),
+    ({"alpha": None}, "got neither `alpha` nor"),
     ({"scaling": "layer"}, "one of 'filter', 'none', got scaling='layer'"),
     ({"scaling": None}, "got scaling=None"),
     ({"include_vectors": 1}, "True or False, got include_vectors=1"),

@@ -15,6 +15,7 @@ from tf_gnc._keras_compat.data import (
 from tf_gnc._keras_compat.optimizers import (
     apply_if,
     gradients_already_averaged,
+    parts_of,
     update_vectors,
     uses_weight_decay,
     variable_index,

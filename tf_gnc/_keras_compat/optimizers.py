@@ -43,33 +43,50 @@ _MOMENTUM = {
 }
 
 
+def parts_of(
+    optimizer: keras.optimizers.Optimizer,
+) -> list[keras.optimizers.Optimizer]:
+    """Returns what is inside of a loss scale, and those to whom it hands on.
+
+    A `keras.optimizers.MultiOptimizer` has each variable updated by one of its
+    `optimizers`.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return [inner, *getattr(inner, "optimizers", [])]
+
+
 def update_vectors(
     optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
 ) -> list[tf.Tensor]:
     """Returns the way each variable last moved, by the optimizer's momentum.
 
-    An optimizer of ours has a method of that name. Its length is the
-    optimizer's own: Adam's first moment isn't divided by the second.
+    An optimizer of ours, or of the user's, has a method of that name, which
+    returns momentum and sign. Its length is the optimizer's own: Adam's first
+    moment isn't divided by the second.
 
     Why: most of Keras's optimizers keep their momentum in a private attribute.
 
     Raises:
-        ValueError: If the optimizer has no momentum.
+        ValueError: If the optimizer has no momentum, or none that is known.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner, why = parts_of(optimizer)[0], "keeps none with momentum=0"
     if hasattr(inner, "update_vectors"):
         found, sign = inner.update_vectors()
     else:
         kinds = (_MOMENTUM[k] for k in type(inner).__mro__ if k in _MOMENTUM)
         name, sign = next(kinds, (None, 1))
         found = getattr(inner, name) if name else []
+        why = why if name else "isn't known to keep one"
     if not found:
         known = ", ".join(kind.__name__ for kind in _MOMENTUM)
         raise ValueError(
             "A rule that needs the optimizer's momentum must have an optimizer "
-            f"with one, got {type(inner).__name__}, which keeps none. Use "
-            "tf_gnc.optimizers.MomentumSGD(momentum=0.9), or one of Keras's "
-            f"with momentum: {known}."
+            f"with one, got {type(inner).__name__}, which {why}. Use "
+            "tf_gnc.optimizers.MomentumSGD(momentum=0.9) or LARS, or one of "
+            f"Keras's with momentum: {known}. In a class of your own the "
+            "method `update_vectors()` may return the variables that hold the "
+            "momentum, in the order of the weights, and 1 if the weights move "
+            "along it, -1 if against it."
         )
     places = [variable_index(inner, variable) for variable in variables]
     return [sign * tf.convert_to_tensor(found[p].value) for p in places]
@@ -85,14 +102,16 @@ def gradients_already_averaged(
     has averaged its gradients already, so that they are clipped after the
     mean and cross the replicas once; Keras 3 has no public switch.
     """
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    inner._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
+    parts = parts_of(optimizer)
+    for part in parts:
+        part._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
     try:
         yield
     finally:
         # Replicas pass here one after another; the first one takes it away,
         # when all of them have been through `apply`.
-        vars(inner).pop("_all_reduce_sum_gradients", None)
+        for part in parts:
+            vars(part).pop("_all_reduce_sum_gradients", None)
 
 
 def apply_if(

@@ -7,6 +7,7 @@ Symbols   M, V, P  workers, those of a replica, number of trainable scalars
 import functools
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tf_gnc import _batch
@@ -22,6 +23,7 @@ def traced_workers(
     model: GNCTrainStep,
     plan: StepPlan,
     noise: NoiseRule | str | None,
+    batch: Any,
     rows_per_worker: int,
     relative: float | None,
 ) -> "TracedWorkers":
@@ -30,7 +32,8 @@ def traced_workers(
     They are kept with the model's plan, and go with it when the model gets
     another rule or is compiled anew. Those under a rule of the caller's, who
     may bring a new object each time, are not kept. `plan` is the model's with
-    that `noise`; the others are as for `WorkerRuns`.
+    that `noise`; of the batch the shapes count; the others are as for
+    `WorkerRuns`.
     """
 
     def make() -> TracedWorkers:
@@ -40,7 +43,8 @@ def traced_workers(
         return make()
     # Metrics may be made by the first step.
     metrics = len(model.metrics_variables)
-    key = ("workers", noise, rows_per_worker, relative, metrics)
+    shapes = tuple(tuple(leaf.shape) for leaf in keras.tree.flatten(batch))
+    key = ("workers", noise, shapes, relative, metrics)
     return model.step_plan.keep(key, make)
 
 

@@ -86,6 +86,7 @@ class WorkerRuns:
             model,
             self.plan,
             noise,
+            batch,
             self.rows_per_worker,
             relative_displacement,
         )

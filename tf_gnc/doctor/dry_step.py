@@ -27,7 +27,7 @@ from tf_gnc.step.train_step import GNCTrainStep
 class Measurement:
     """The noise of the step to come."""
 
-    rate: float  # eta_t
+    rate: float  # eta_t; NaN if the optimizer has several
     # ||x_i - x|| / ||x|| of each worker, (M,); NaN where a rule makes the
     # noise of the step's own gradients.
     displacements: np.ndarray
@@ -144,7 +144,9 @@ def _on_replica(
     total, largest, norms = workers.for_each(
         look, (zeros, zeros[0], norms), plan.per_replica, 1
     )
-    rate = tf.cast(tf.convert_to_tensor(optimizer.learning_rate), clean.dtype)
+    # A MultiOptimizer has none.
+    rate = getattr(optimizer, "learning_rate", tf.constant(np.nan))
+    rate = tf.cast(tf.convert_to_tensor(rate), clean.dtype)
     return (
         tf.reshape(rate, [1]),
         tf.math.divide_no_nan(norms.stack(), tf.norm(clean)),

@@ -10,8 +10,10 @@ from tf_gnc import _batch
 from tf_gnc.analysis import checks
 from tf_gnc.doctor.dry_step import Measurement, dry_steps, measuring
 from tf_gnc.doctor.report import Check, Report
+from tf_gnc.doctor.setup import setup_of
 from tf_gnc.step import workers
 from tf_gnc.step.filters import unknown_filters
+from tf_gnc.step.first_pass import Groups
 from tf_gnc.step.train_step import GNCTrainStep
 
 # Half a unit in the last place, relative.
@@ -182,20 +184,31 @@ def _is_on(model: GNCTrainStep, seen: Measurement) -> Check:
         return Check("noise", False, f"off, {reason}")
     name, value = rule.coefficient, model.noise_alpha
     if rule.takes_two_passes:
-        return Check(
-            "noise",
-            True,
-            f"on, with {name}={value:g}: in a first pass each worker takes the "
-            "gradients at the clean weights that its displacement is made of.",
-        )
+        words = f"on, with {name}={value:g}. {_cost(model)}"
+        return Check("noise", True, words)
+    rate = f" and a learning rate of {seen.rate:g}" * rule.follows_rate
     return Check(
         "noise",
         True,
-        f"on: with {name}={value:g} and a learning rate of "
-        f"{seen.rate:g} the workers' weights are displaced by "
-        f"{_percent(seen.displacements.mean())} of their norm, "
+        f"on: with {name}={value:g}{rate} the workers' weights are displaced "
+        f"by {_percent(seen.displacements.mean())} of their norm, "
         f"{_percent(seen.displacements.max())} at most.",
     )
+
+
+def _cost(model: GNCTrainStep) -> str:
+    """Returns what a rule with two passes costs, in words."""
+    rule, here = model.noise_rule, setup_of(model)
+    when = "A step" if rule.every == 1 else f"One step in {rule.every}"
+    words = (
+        f"{when} has two passes forward and backward: the first, at the clean "
+        "weights, gives the gradients that a displacement is made of"
+    )
+    if here.num_replicas > 1:
+        groups = Groups.of(rule, here.num_workers, here.workers_per_replica)
+        count = "two collectives" if groups.span_replicas else "one collective"
+        words += f"; each step has {count} over the replicas"
+    return f"{words}."
 
 
 def _changes(difference: float, floor: float) -> Check:

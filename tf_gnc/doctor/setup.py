@@ -17,6 +17,8 @@ from tf_gnc import threads
 from tf_gnc.distribute.strategies import num_processes
 from tf_gnc.doctor.report import Check
 from tf_gnc.step import workers
+from tf_gnc.step.first_pass import Groups
+from tf_gnc.step.plan import dtype_of
 from tf_gnc.step.train_step import GNCTrainStep
 
 
@@ -56,20 +58,31 @@ class MemoryForecast:
         num_weights: P.
         dtype: Dtype of the remembered gradients; None if the rule needs none.
         copies: 2 with loss scaling, which must be able to take a step back.
+        first_pass: Of a rule with two passes, how many vectors of P numbers
+            the first keeps for the second, while a step lasts.
+        first_dtype: Their dtype.
     """
 
     workers_per_replica: int
     num_weights: int
     dtype: str | None
     copies: int
+    first_pass: int = 0
+    first_dtype: str = "float32"
 
     @property
     def num_bytes(self) -> int:
-        """V x P x bytes of the dtype x copies."""
+        """V x P x bytes of the dtype x copies, and `first_pass_bytes`."""
         if self.dtype is None:
-            return 0
+            return self.first_pass_bytes
         numbers = self.copies * self.workers_per_replica * self.num_weights
-        return numbers * tf.as_dtype(self.dtype).size
+        return self.first_pass_bytes + numbers * tf.as_dtype(self.dtype).size
+
+    @property
+    def first_pass_bytes(self) -> int:
+        """first_pass x P x bytes of the dtype."""
+        numbers = self.first_pass * self.num_weights
+        return numbers * tf.as_dtype(self.first_dtype).size
 
     @property
     def text(self) -> str:
@@ -104,17 +117,20 @@ def memory_forecast(
     Under the model's strategy, or with so many workers on a replica.
     """
     rule = model.noise_rule
+    per_replica = workers_per_replica or setup_of(model).workers_per_replica
+    groups = Groups.of(rule, model.num_workers, per_replica)
     scales = isinstance(
         model.optimizer, keras.mixed_precision.LossScaleOptimizer
     )
     return MemoryForecast(
-        workers_per_replica=workers_per_replica
-        or setup_of(model).workers_per_replica,
+        workers_per_replica=per_replica,
         num_weights=sum(
             math.prod(v.shape) for v in model.trainable_variables
         ),
         dtype=rule.noise_dtype if rule and "previous" in rule.needs else None,
         copies=2 if scales else 1,
+        first_pass=groups.means + groups.gradients,
+        first_dtype=dtype_of(model.trainable_variables),
     )
 
 
@@ -131,6 +147,14 @@ def check_memory(model: GNCTrainStep) -> Check:
             f" ({need.workers_per_replica} workers x {need.num_weights:,} "
             f"weights in {need.dtype}{', twice' if need.copies == 2 else ''})"
         )
+    if need.first_pass:
+        message += (
+            f", {_bytes(need.first_pass_bytes)} of it between two passes "
+            f"({need.first_pass} vectors of {need.num_weights:,} weights in "
+            f"{need.first_dtype})"
+        )
+    elif model.noise_rule and model.noise_rule.takes_two_passes:
+        message += ": of the first pass one worker's gradient at a time stays"
     devices = tf.config.list_logical_devices()
     if free is None or any(d.device_type in ("GPU", "TPU") for d in devices):
         return Check("memory", True, f"{message}.")

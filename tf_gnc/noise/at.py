@@ -28,7 +28,8 @@ class At:
         worker: The worker's index in the whole cluster, 0 to M - 1.
         weights: The clean weights x, shape `(P,)`.
         layout: Where each weight lies in the vector.
-        rate: The optimizer's learning rate, a scalar or `(P,)`.
+        rate: The optimizer's learning rate, a scalar or `(P,)`, or what returns
+            it when it is asked for: not every optimizer has one.
         makers: By the names in `NEEDS`, what makes each vector.
 
     Raises:
@@ -48,20 +49,22 @@ class At:
         worker: tf.Tensor,
         weights: tf.Tensor,
         layout: WeightLayout,
-        rate: tf.Tensor,
+        rate: tf.Tensor | Callable[[], tf.Tensor],
         makers: Mapping[str, Callable[[], tf.Tensor]],
     ) -> None:
         self.step, self.worker = step, worker
-        self.weights, self.layout, self.rate = weights, layout, rate
-        self._makers = makers
+        self.weights, self.layout = weights, layout
+        make_rate = rate if callable(rate) else lambda: rate
+        self._makers = {**makers, "rate": make_rate}
 
     def __getattr__(self, name: str) -> Any:
-        if name not in NEEDS:
+        if name not in (*NEEDS, "rate"):
             raise AttributeError(f"`at` has no {name!r}.")
         if name not in self._makers:
+            declared = sorted(self._makers.keys() & NEEDS)
             raise ValueError(
                 f"`at.{name}`, {NEEDS[name]}, must be declared before it is "
-                f"used, got a rule with needs={sorted(self._makers)}. Add "
+                f"used, got a rule with needs={declared}. Add "
                 f"{name!r} to its `needs`."
             )
         value = self._makers[name]()

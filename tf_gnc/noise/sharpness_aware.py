@@ -39,11 +39,16 @@ class SharpnessAware(BallRule):
     Batch normalization's moving statistics are those of the pass at the
     displaced weights (`statistics="displaced"`, as tf-keras has them) or of
     the clean pass (`"clean"`, as google-research/sam keeps them).
-    Random layers draw the same masks in both passes.
+
+    Dropout and other random layers draw the same masks in both passes, each
+    worker its own, those of the step without a rule: both gradients are of
+    one function. So does google-research/sam, by one key for both passes;
+    davda54/sam's second call draws anew.
 
     Cost: a second forward and backward pass in the steps that displace; on
-    several replicas a second collective if a group spans them: M / group
-    vectors, one for `"all"`. A group within a replica holds V / group vectors.
+    several replicas, if a group spans them, a second collective of M / group
+    vectors in every step. A group within a replica keeps V / group vectors
+    while the step lasts, a group of one none.
 
     Args:
         rho: Length of the displacement, 0 or more. 0 equals `noise=None` and

@@ -38,8 +38,8 @@ def check_accumulation(
     optimizer: keras.optimizers.Optimizer, num_workers: int
 ) -> None:
     """Raises a ValueError if the optimizer accumulates gradients itself."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    steps = inner.gradient_accumulation_steps
+    parts = _keras_compat.parts_of(optimizer)
+    steps = max(part.gradient_accumulation_steps or 0 for part in parts)
     if steps:
         raise ValueError(
             "Workers take the place of gradient accumulation, which Keras "
@@ -59,10 +59,24 @@ def check_fit(
     check_group(rule, num_workers)
     if rule.include is not None:
         layout.path_mask(rule.include)
+    if rule.follows_rate and not _has_rate(model.optimizer):
+        raise ValueError(
+            f"{type(rule).__name__} displaces by a multiple of the learning "
+            f"rate, got {type(model.optimizer).__name__}, which has no rate of "
+            "its own. Use an optimizer with one, a `relative` length, or "
+            "tf_gnc.SharpnessAware. In a class of your own the method "
+            "`noise_rates(variables)` may return a rate for each variable."
+        )
     if "momentum" in rule.needs:
         _keras_compat.update_vectors(
             model.optimizer, list(model.trainable_variables)
         )
+
+
+def _has_rate(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Tells whether the noise can be a multiple of the optimizer's rate."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return hasattr(inner, "noise_rates") or hasattr(inner, "learning_rate")
 
 
 def check_group(rule: NoiseRule, num_workers: int) -> None:

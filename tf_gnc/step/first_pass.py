@@ -10,15 +10,44 @@ Symbols   M, V, P  workers, workers per replica, number of trainable scalars
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_gnc.noise.rule import NoiseRule
 from tf_gnc.step import workers
 from tf_gnc.step.plan import StepPlan
 
 Found = tuple[tf.Tensor, tf.Tensor]
 """A worker's gradient `(P,)` and moving statistics after its call, packed."""
+
+
+class Groups(NamedTuple):
+    """Over which workers a first pass takes its means, and what it keeps.
+
+    It keeps vectors of P numbers on each replica until the step's end; none if
+    each worker's turn gives all that it needs.
+    """
+
+    size: int  # workers in a group
+    span_replicas: bool  # whether one lies on several, which is a collective
+    means: int  # how many are kept
+    gradients: int  # how many workers' own gradients are kept beside them
+
+    @classmethod
+    def of(
+        cls, rule: NoiseRule | None, num_workers: int, per_replica: int
+    ) -> "Groups":
+        """Returns those of a rule with M workers, V of them on a replica."""
+        size = 1
+        if rule is not None and "current_mean" in rule.needs:
+            size = num_workers if rule.group == "all" else rule.group
+        if size == 1:
+            return cls(size, False, 0, 0)
+        spans = per_replica % size != 0
+        means = (num_workers if spans else per_replica) // size
+        own = "current" in rule.needs
+        return cls(size, spans, means, per_replica if own else 0)
 
 
 class FirstPass:
@@ -42,10 +71,8 @@ class FirstPass:
         self._plan, self._differentiate = plan, differentiate
         self._sizes = plan.layout.size, num_statistics
         self._active = active
-        self._own = "current" in plan.rule.needs
-        self._group = plan.group
-        self._together = "current_mean" in plan.rule.needs and self._group > 1
-        if self._together:
+        self._groups = Groups.of(plan.rule, plan.num_workers, plan.per_replica)
+        if self._groups.means:
             self._means, self._gradients, self._statistics = self._loop()
 
     def of(self, worker: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
@@ -53,14 +80,14 @@ class FirstPass:
 
         Call it once for each worker, in its turn.
         """
-        if not self._together:
+        if not self._groups.means:
             gradient, statistics = self._if_active(
                 lambda: self._differentiate(worker), self._sizes
             )
             vectors = {"current": gradient, "current_mean": gradient}
             return vectors, statistics
         vectors = {"current_mean": self._means[self._row(worker)]}
-        if self._own:
+        if self._groups.gradients:
             vectors["current"] = self._gradients[worker]
         return vectors, self._statistics[worker]
 
@@ -72,22 +99,16 @@ class FirstPass:
             return clean
         return tf.where(self._active, clean, displaced)
 
-    @property
-    def _spans_replicas(self) -> bool:
-        return self._plan.per_replica % self._group != 0
-
     def _row(self, worker: tf.Tensor) -> tf.Tensor:
         """Returns which row of the means is a worker's."""
-        if self._spans_replicas:
+        if self._groups.span_replicas:
             worker += self._plan.first_worker()
-        return worker // self._group
+        return worker // self._groups.size
 
     def _loop(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the groups' means, all gradients if needed, statistics."""
         plan, (size, num_statistics) = self._plan, self._sizes
-        count = plan.per_replica
-        all_workers = plan.num_workers if self._spans_replicas else count
-        rows = all_workers // self._group
+        count, groups = plan.per_replica, self._groups
 
         def work(worker: tf.Tensor, state: Any) -> Any:
             sums, gradients, statistics = state
@@ -95,33 +116,35 @@ class FirstPass:
             sums = tf.tensor_scatter_nd_add(
                 sums, [[self._row(worker)]], gradient[tf.newaxis]
             )
-            if self._own:
+            if groups.gradients:
                 gradients = gradients.write(worker, gradient)
             return sums, gradients, statistics.write(worker, found)
 
         def loop() -> tuple[tf.Tensor, ...]:
             dtype = plan.layout.dtype
             state = (
-                tf.zeros([rows, size], dtype),
+                tf.zeros([groups.means, size], dtype),
                 tf.TensorArray(dtype, count, element_shape=[size]),
                 tf.TensorArray(dtype, count, element_shape=[num_statistics]),
             )
             sums, gradients, statistics = workers.for_each(
                 work, state, count, plan.parallel
             )
-            kept = gradients.stack() if self._own else tf.zeros([0, size])
-            return sums, tf.cast(kept, dtype), statistics.stack()
+            kept = tf.zeros([0, size], dtype)
+            if groups.gradients:
+                kept = gradients.stack()
+            return sums, kept, statistics.stack()
 
         shapes = (
-            [rows, size],
-            [count if self._own else 0, size],
+            [groups.means, size],
+            [groups.gradients, size],
             [count, num_statistics],
         )
         sums, gradients, statistics = self._if_active(loop, shapes)
-        if self._spans_replicas:  # Outside of the condition, for all.
+        if groups.span_replicas:  # Outside of the condition, for all.
             context = tf.distribute.get_replica_context()
             sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
-        return sums / self._group, gradients, statistics
+        return sums / groups.size, gradients, statistics
 
     def _if_active(self, make: Callable[[], Any], shapes: Any) -> Any:
         """Returns what `make` does, or zeros in a step without noise."""

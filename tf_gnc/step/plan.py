@@ -27,6 +27,15 @@ from tf_gnc.step.row_gradients import tables_of
 from tf_gnc.step.signals import Signals
 from tf_gnc.step.step_table import StepTableWriter
 
+# How many kinds of measurement stay traced: more than a probe takes at a time.
+_KEPT = 16
+
+
+def dtype_of(variables: list[keras.Variable]) -> str:
+    """Returns the dtype of all trainable weights as one vector."""
+    doubles = any(v.dtype == "float64" for v in variables)
+    return "float64" if doubles else "float32"
+
 
 class StepPlan:
     """Everything about a model's steps that stays from one to the next.
@@ -48,8 +57,7 @@ class StepPlan:
         )
         self.variables = list(model.trainable_variables)
         self._tables = tables_of(model)
-        dtypes = {v.dtype for v in self.variables}
-        dtype = "float64" if "float64" in dtypes else "float32"
+        dtype = dtype_of(self.variables)
         self.layout = WeightLayout(
             [v.shape for v in self.variables],
             dtype,
@@ -95,13 +103,16 @@ class StepPlan:
                 )
 
     def keep(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Returns what `make` has made for a key, once in the plan's life.
+        """Returns what `make` makes, or has made for the same key before.
 
-        Measurements keep what they have traced here.
+        Measurements keep what they have traced here: the last few of them, or
+        batches of ever new shapes would fill the memory.
         """
-        if key not in self._kept:
-            self._kept[key] = make()
-        return self._kept[key]
+        value = self._kept.pop(key) if key in self._kept else make()
+        self._kept[key] = value  # as the newest
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return value
 
     def forget(self) -> None:
         """Lets go of all that was kept; it holds the plan, and its memory."""
@@ -146,12 +157,6 @@ class StepPlan:
         """
         return MemoryStep(self.memory) if self.memory else None
 
-    @property
-    def group(self) -> int:
-        """How many workers' gradients the rule's `current_mean` is of."""
-        whole = self.rule.group == "all"
-        return self.num_workers if whole else self.rule.group
-
     def displacement(
         self,
         clean: tf.Tensor,
@@ -183,10 +188,9 @@ class StepPlan:
                 # comes again in the second, and the optimizer skips the step.
                 finite = tf.reduce_all(tf.math.is_finite(weights))
                 weights = tf.where(finite, weights, clean)
-            if active is None:
-                return omega, weights
-            omega = tf.where(active, omega, tf.zeros_like(omega))
-            return omega, tf.where(active, weights, clean)
+            if active is not None:  # A rule's own `displace` may do anything.
+                weights = tf.where(active, weights, clean)
+            return omega, weights
 
         return displaced
 
@@ -198,17 +202,20 @@ class StepPlan:
     ) -> Callable[..., tf.Tensor]:
         """Returns a function from worker to its noise, before any scaling.
 
-        The function returns what `NoiseRule.direction` does, shape `(P,)`; the
-        plan must have a rule.
+        The function returns what `NoiseRule.direction` does, shape `(P,)`, and
+        zeros in a step without noise; the plan must have a rule.
         """
         # Counted from 0, before this step's update.
         step = tf.convert_to_tensor(optimizer.iterations)
-        rate = self._noise_rate(optimizer)
+        active = self.rule.is_active(step)
         update = None
         if "momentum" in self.rule.needs:
             update = self.layout.pack(
                 _keras_compat.update_vectors(optimizer, self.variables)
             )
+
+        def rate() -> tf.Tensor:
+            return self._noise_rate(optimizer)
 
         def noise(worker: tf.Tensor, **vectors: tf.Tensor) -> tf.Tensor:
             makers: dict[str, Callable[[], tf.Tensor]] = {
@@ -221,7 +228,10 @@ class StepPlan:
             needed = {n: makers[n] for n in self.rule.needs}
             index = self.first_worker() + worker
             at = At(step, index, clean, self.layout, rate, needed)
-            return self.rule.direction(at)
+            omega = self.rule.direction(at)
+            if active is None:
+                return omega
+            return tf.where(active, omega, tf.zeros_like(omega))
 
         return noise
 

@@ -6,8 +6,11 @@ One step of Algorithm 1, as `GNCTrainStep.train_step` reads:
     2. for each worker i of this replica: displace the weights by its noise,
        take the gradient of its own mean loss on its own rows there, remember
        the gradient; nothing is assigned to the model meanwhile. A rule that
-       needs this step's gradients at x gets them from a pass before (SAM)
-    3. average gradients and moving statistics over all M workers
+       needs this step's gradients at x (SAM) gets them from a pass before: a
+       second forward and backward pass, and, if it needs means over groups of
+       workers that lie on several replicas, a second collective
+    3. average gradients and moving statistics over all M workers: the only
+       collective of all other rules
     4. hand the mean gradient to the optimizer, which clips it, decays the
        weights and updates them as it always does
 

@@ -38,8 +38,11 @@ class NoiseSettings(_keras_compat.SeveralProcesses):
 
         Args:
             *args: As for `keras.Model.compile`.
-            noise: `GradientNoise` for GNC, `RandomNoise` for RNC, None for
-                plain data-parallel SGD with the same workers.
+            noise: A noise rule: `GradientNoise` for GNC and its variants,
+                `RandomNoise` for RNC, `SharpnessAware` for SAM, m-SAM and
+                ASAM, `MomentumNoise` for momentum-SAM, or a `NoiseRule` of
+                your own; None for plain data-parallel SGD with the same
+                workers.
             num_workers: M, the number of workers in the whole cluster. The
                 global batch is split among them: worker i gets rows
                 `[i*b, (i+1)*b)`. A multiple of the strategy's replicas;

@@ -7,6 +7,7 @@ what was written if it fails.
 """
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -118,7 +119,9 @@ def prepare(
     if config.optimizer == "model":  # Its own rate, at its next step.
 
         def schedule(step: int) -> tf.Tensor:
-            return tf.convert_to_tensor(model.optimizer.learning_rate)
+            # A MultiOptimizer has none.
+            rate = getattr(model.optimizer, "learning_rate", math.nan)
+            return tf.convert_to_tensor(rate)
 
     workspace.claim(
         {

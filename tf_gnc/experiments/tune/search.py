@@ -19,6 +19,7 @@ from tf_gnc.experiments.methods.registry import (
     METHODS,
     settings_of_method,
 )
+from tf_gnc.experiments.user_code import is_own
 
 KINDS = ("grid", "golden", "tpe")
 
@@ -133,6 +134,13 @@ class Search:
     def _check_names(self) -> None:
         coefficient, *others = self.names or ("",)
         usable = coefficients(self.base.method)
+        if is_own(self.base.method):
+            raise ValueError(
+                f"method={self.base.method!r} brings its rule's coefficient "
+                "with it, so there is no setting to tune. Write a function for "
+                "each value and put them side by side: `tf-gnc compare "
+                "--methods=mymodule:small,mymodule:large`."
+            )
         if not usable:
             able = [method for method in METHODS if coefficients(method)]
             raise ValueError(
