@@ -36,6 +36,14 @@ def sam(x, gradient, rho, adaptive=False):
     ]
 
 
+def share_of(x, noise, share):
+    """Moved against the noise by a share of each filter's norm."""
+    if not length(noise):
+        return x
+    unit = oracles.unit_filters(noise)
+    return oracles.displaced(x, unit, share, "filter", True, None)
+
+
 def update(x, velocity, gradient, rate, momentum, decay, tau):
     """The paper's momentum, or with a tau its LARS, vectors spared."""
     ends = []
@@ -55,13 +63,14 @@ def train(
     weights, batches, workers, rate, *, kind, coefficient, group=1,
     adaptive=False, center=True, current=False, uphill=False,
     include_vectors=True, momentum=0.9, decay=0.0, every=1, start_step=0,
-    stop_step=math.inf, tau=None,
+    stop_step=math.inf, tau=None, relative=False,
 ):  # fmt: skip
     """Some steps of a member of the family; returns the weights.
 
     `kind` is sam, momentum or gnc; the others are as in the rules, but that
-    the coefficient may be a function of the step. Momentum and decay are the
-    paper's, and with a `tau` its LARS.
+    the coefficient may be a function of the step, and is, if `relative`, the
+    share of each filter's norm. Momentum and decay are the paper's, and with a
+    `tau` its LARS.
     """
     x = [w.astype(np.float64) for w in weights]
     velocity = [np.zeros_like(w) for w in x]
@@ -80,6 +89,8 @@ def train(
                 own = mean(now[first : first + group])
                 own = own if include_vectors else kernels_of(own)
                 x_i = sam(x, own, size, adaptive)
+                if relative:
+                    x_i = share_of(x, [-g for g in own], size)
             elif kind == "momentum":
                 way = velocity if include_vectors else kernels_of(velocity)
                 if length(way):
@@ -94,6 +105,8 @@ def train(
                 x_i = oracles.displaced(
                     x, noise, size_now, "filter", include_vectors, None
                 )
+                if relative:
+                    x_i = share_of(x, noise, size)
             r = rows[worker]
             found.append(oracles.gradient(x_i, images[r], labels[r])[1])
         before = found

@@ -35,7 +35,7 @@ def test_doctor__each_method__says_that_it_is_on(method, capfd):
                "--batch_size=16"]  # fmt: skip
     code = main(command)
     out = capfd.readouterr().out
-    assert " on" in out, out
+    assert "noise: on" in out, out
     assert code == 0, out
 
 

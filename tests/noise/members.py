@@ -65,8 +65,21 @@ MEMBERS = {
         lambda: MomentumNoise(0.3),
         {"kind": "momentum", "coefficient": 0.3},
     ),
+    "gnc, relative": (
+        lambda: GradientNoise(relative=0.2),
+        {"kind": "gnc", "coefficient": 0.2, "relative": True},
+    ),
+    "worker_sam, relative": (
+        lambda: SharpnessAware(relative=0.2),
+        {"kind": "sam", "coefficient": 0.2, "relative": True},
+    ),
+    "sam of kernels": (
+        lambda: SharpnessAware(0.3, "all", include="kernel"),
+        {"kind": "sam", "coefficient": 0.3, "group": M,
+         "include_vectors": False},
+    ),
 }  # fmt: skip
-ONE_PASS = ("extrapolation", "gnc_uphill", "momentum_sam")
+ONE_PASS = ("extrapolation", "gnc_uphill", "momentum_sam", "gnc, relative")
 # Those whose graphs differ: the others are one of them with other numbers.
 PATHS = (
     "extrapolation", "gnc_uphill", "gnc_current",

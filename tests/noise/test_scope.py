@@ -87,6 +87,37 @@ def test_relative__coefficient__is_driven_as_any_other():
         np.testing.assert_allclose(
             moved, 2 * before[path], rtol=1e-3, atol=1e-7
         )
+        assert np.abs(moved).max() > 1e-4 or "kernel" not in path
+
+
+def test_relative__nothing_but_rounding__stays():
+    """Workers alike have no noise, however long it may be."""
+    x, y = problems.vectors(B // M)
+    data = np.tile(x, (4 * M, 1)), np.tile(y, 4 * M)
+    for rule in (
+        GradientNoise(relative=0.5),
+        GradientNoise(relative=0.5, noise_dtype="bfloat16"),
+    ):
+        model = _fit(_model(rule), lambda size: data)
+        assert all(np.abs(m).max() == 0 for m in _moves(model).values())
+
+
+def test_relative__bias_before_batch_norm__stays():
+    """Its gradient is rounding alone; those behind have one."""
+
+    def network():
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((5,))
+        first = keras.layers.Dense(8, bias_initializer="ones")
+        h = keras.layers.BatchNormalization()(first(inputs))
+        last = keras.layers.Dense(4, bias_initializer="ones")
+        return tf_gnc.GNCModel(inputs, last(h))
+
+    model = _fit(_model(MomentumNoise(relative=0.1), network=network))
+    variables = model.step_plan.variables
+    moves = _moves(model)
+    assert np.abs(moves[variables[1].path]).max() == 0
+    assert np.abs(moves[variables[-1].path]).max() > 1e-3
 
 
 def test_relative__direction__is_the_rules_own():

@@ -32,7 +32,8 @@ def recalibrate_batch_norm(
     Source: Wu and Johnson (2021), arXiv:2105.07576, section 3 (PreciseBN).
     Deviation from it: none; layers behind others see inputs that those have
     normalized by batch, as there, so batches should be as large as in training.
-    Frozen layers stay as they are.
+    Frozen layers stay as they are. With masks each batch counts by its rows all
+    the same; a layer that is called twice has the statistics of its last call.
 
     In several processes each one does it by itself, on the same batches.
 
@@ -108,7 +109,14 @@ class BatchNormStatistics:
 
     def _call(self, x: Any) -> list[tf.Tensor]:
         """Returns each layer's mean, and then mean square, of a batch."""
-        with keras.StatelessScope() as scope:
+        # From zeros: with a momentum of 0, NaN would else stay what it is.
+        zeros = [
+            (variable, tf.zeros(variable.shape, variable.dtype))
+            for layer in self._layers
+            for variable in (layer.moving_mean, layer.moving_variance)
+            if not layer.renorm
+        ]
+        with keras.StatelessScope(zeros) as scope:
             _keras_compat.call_for_training(self._model, x)
         means, squares = [], []
         for layer in self._layers:
@@ -155,6 +163,8 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
 
     It does so as `tf_gnc.recalibrate_batch_norm` does, at the clean weights.
     Training doesn't read the statistics and goes on as without the callback.
+    Behind `keras.callbacks.SwapEMAWeights` in the list they are those of the
+    averages.
 
     Args:
         dataset: Batches; those of each estimate are its first ones.

@@ -36,8 +36,8 @@ class Probe(StepCallback):
     - `layer_displacement`: the same of each variable by itself, in the rows
       alone.
     - `gradient_cosine`: mean of :math:`\cos(g_i, \tilde g)`, each worker's
-      counted by its :math:`\|g_i\|`; between :math:`1 / \sqrt{M}`, if the
-      gradients are orthogonal and equally long, and 1, if they are equal.
+      counted by its :math:`\|g_i\|`: 1 if all are equal, :math:`1 / \sqrt{M}`
+      if they are orthogonal and equally long, 0 if they cancel out.
     - `loss_spread`: min, max, standard deviation and mean of the workers'
       losses :math:`f(d_i; x_i)`.
     - `gradient_noise_scale`: McCandlish et al. (2018), arXiv:1812.06162, A.1,

@@ -5,10 +5,12 @@ import math
 import warnings
 from collections.abc import Callable
 
-from tf_gnc import _check
+import keras
+
+from tf_gnc import _check, _keras_compat
 from tf_gnc.callbacks.base import StepCallback, check_one_step_a_call
 from tf_gnc.noise.rule import NoiseRule
-from tf_gnc.step.compile_checks import check_rule
+from tf_gnc.step.compile_checks import check_fit, check_rule
 
 
 class SwitchNoise(StepCallback):
@@ -50,11 +52,19 @@ class SwitchNoise(StepCallback):
                 f"epoch={self.epoch} with epochs={epochs} (counted from 0). "
                 f"Use an epoch from 0 to {epochs - 1}."
             )
+        _check_now(self.noise, self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Switches if the epoch has come and the rule isn't in force yet."""
         if epoch >= self.epoch and self.model.noise_rule != self.noise:
             self.model.noise_rule = self.noise
+
+
+def _check_now(noise: NoiseRule | None, model: keras.Model) -> None:
+    """Raises a ValueError if a rule doesn't fit, not only as it is switched."""
+    if noise is not None and _keras_compat.is_built(model):
+        plan = model.step_plan
+        check_fit(noise, plan.num_workers, model, plan.layout)
 
 
 class SwitchNoiseOnDrop(StepCallback):
@@ -106,6 +116,10 @@ class SwitchNoiseOnDrop(StepCallback):
         self.highest = -math.inf
         self.low_epochs = 0
         self.switched = False
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Rejects a rule that doesn't fit the model."""
+        _check_now(self.noise, self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Switches if it is time and the rule isn't in force yet."""

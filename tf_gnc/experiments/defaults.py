@@ -120,7 +120,7 @@ def names_in_config(method: str, values: Mapping[str, Any]) -> set[str]:
     """
     fields, own = split(values)
     own = methods.settings_for([method], own)[method]
-    if "relative" in own:
+    if own.get("relative") is not None:
         fields |= dict.fromkeys(methods.COEFFICIENTS)
     return {*fields, *methods.flat(method, own, settings_of(RunConfig))}
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_gnc import _check
 from tf_gnc.noise.at import At
 from tf_gnc.noise.layout import WeightLayout
-from tf_gnc.noise.rule import NoiseRule, Scaling
+from tf_gnc.noise.rule import NoiseRule, Scaling, rounding_of
 
 NoiseDtype = Literal["float32", "bfloat16", "float16", "float64"]
 
@@ -110,10 +110,24 @@ class GradientNoise(NoiseRule):
 
     def direction(self, at: At) -> tf.Tensor:
         """Returns the gradient noise (Eq. 4), perhaps by its switches."""
-        noise = getattr(at, self._own)
+        noise = own = getattr(at, self._own)
         if self.center:
             noise -= getattr(at, self._mean)
+        if self.center and self.relative is not None:
+            noise = self._above_rounding(noise, own, at.layout)
         return -noise if self.uphill else noise
+
+    def _above_rounding(
+        self, noise: tf.Tensor, own: tf.Tensor, layout: WeightLayout
+    ) -> tf.Tensor:
+        """Returns zeros for filters whose noise a difference's rounding makes.
+
+        A relative length would blow it up, where all workers are alike.
+        """
+        dtype = layout.dtype if self.current else self.noise_dtype
+        least = rounding_of(dtype) * layout.filter_norms(own)
+        heard = layout.filter_norms(noise) > least
+        return tf.where(heard, noise, tf.zeros_like(noise))
 
     def displace(
         self,

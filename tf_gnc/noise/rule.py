@@ -18,6 +18,7 @@ Symbols   x      the clean weights, one vector of P elements
 import re
 from typing import Any, Literal, get_args
 
+import ml_dtypes
 import tensorflow as tf
 
 from tf_gnc import _check
@@ -45,7 +46,9 @@ class NoiseRule:
         relative: In place of the coefficient, the displacement of each filter
             as a share of the filter's norm, 0 or more, whatever the learning
             rate and the length of the direction. A filter of zeros, such as a
-            bias at the start, stays where it is.
+            bias at the start, stays where it is, and so does one whose
+            direction is nothing but rounding. Displacements then don't sum to
+            zero over the workers, even if the noise does.
         include: A pattern (a regular expression) that is searched in each
             weight's path; others aren't displaced, nor count in a norm over
             all weights. `"kernel|embedding"` leaves biases and norm layers
@@ -210,7 +213,11 @@ class NoiseRule:
         """
         if self.relative is not None:
             norms = layout.filter_norms(noise)
-            noise = tf.math.divide_no_nan(noise, norms)
+            noise = tf.where(
+                norms > rounding_of(layout.dtype) * tf.norm(noise),
+                tf.math.divide_no_nan(noise, norms),
+                tf.zeros_like(noise),
+            )
         return weights - scale * noise
 
     def __eq__(self, other: object) -> bool:
@@ -251,6 +258,11 @@ class NoiseRule:
         pairs = self.get_config().items()
         arguments = ", ".join(f"{k}={v!r}" for k, v in pairs)
         return f"{type(self).__name__}({arguments})"
+
+
+def rounding_of(dtype: str | tf.DType) -> float:
+    """Returns the share of a vector that a few roundings of it can make."""
+    return 8 * float(ml_dtypes.finfo(tf.as_dtype(dtype).as_numpy_dtype).eps)
 
 
 def _pattern(include: str) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_gnc import _keras_compat
 from tf_gnc.noise.layout import WeightLayout
@@ -58,7 +59,14 @@ def check_fit(
     """Raises a ValueError if a rule doesn't fit workers, weights, optimizer."""
     check_group(rule, num_workers)
     if rule.include is not None:
-        layout.path_mask(rule.include)
+        with tf.init_scope():
+            ones = tf.ones([layout.size], layout.dtype)
+            found = tf.reduce_sum(rule.included(ones, layout))
+        if not float(found):
+            raise ValueError(
+                f"`include={rule.include!r}` with include_vectors=False leaves "
+                "no weight to displace. Leave out one of them."
+            )
     if rule.follows_rate and not _has_rate(model.optimizer):
         raise ValueError(
             f"{type(rule).__name__} displaces by a multiple of the learning "

@@ -327,8 +327,17 @@ def test_report__by_hand__means_deviations_and_the_choice():
             "tf_gnc.GradientNoise(alpha=0.5, scaling='none', "
             "max_displacement=2.0)",
         ),
+        (
+            "gnc", "relative", {"relative": 0.5, "include": "kernel"},
+            "tf_gnc.GradientNoise(relative=0.5, include='kernel')",
+        ),
+        (
+            "sam", "rho", {"every": 2, "start_step": 5},
+            "tf_gnc.SharpnessAware(rho=0.5, every=2, start_step=5, "
+            "group='all')",
+        ),
     ],
-)
+)  # fmt: skip
 def test_chosen__each_method__the_line_makes_the_rule(
     method, name, settings, wanted
 ):

@@ -36,7 +36,9 @@ class Variant:
 
     def __call__(self, **settings: Any) -> NoiseRule:
         """Returns the rule with these settings."""
-        return self._rule(**self._chosen, **settings)
+        free = settings.get("relative") is not None
+        usual = {} if free else self._usual
+        return self._rule(**{**usual, **self._chosen, **settings})
 
     def settings(self) -> dict[str, Setting]:
         """Returns the method's settings by name."""

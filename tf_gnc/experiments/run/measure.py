@@ -165,7 +165,8 @@ def _needs_optimizer(config: RunConfig) -> bool:
     rule = config.noise().rules[-1]
     if rule is None:
         return False
-    return config.noise_rate == "layer" or "momentum" in rule.needs
+    by_layer = config.noise_rate == "layer" and rule.follows_rate
+    return by_layer or "momentum" in rule.needs
 
 
 def fill_noise(

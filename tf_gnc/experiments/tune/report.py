@@ -113,11 +113,15 @@ def results(trials: Sequence[Trial], search: Search) -> list[dict[str, Any]]:
 
 def _constructor(rule: Any) -> str:
     """Returns the call that makes a rule, without what is default."""
-    parameters = inspect.signature(type(rule)).parameters
+    # What all rules share is in the configuration if it isn't default.
+    usual = {
+        name: parameter.default
+        for name, parameter in inspect.signature(type(rule)).parameters.items()
+    }
     arguments = [
         f"{name}={value!r}"
         for name, value in rule.get_config().items()
-        if name != "seed" and value != parameters[name].default
+        if name != "seed" and (name not in usual or value != usual[name])
     ]
     package = type(rule).__module__.partition(".")[0]
     return f"{package}.{type(rule).__name__}({', '.join(arguments)})"
