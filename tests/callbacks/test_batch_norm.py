@@ -40,6 +40,15 @@ def test_recalibrate__batches_however_cut__are_all_rows_at_once(cuts):
         assert (a == b.numpy()).all()
 
 
+def test_recalibrate__statistics_that_are_not_numbers__are_mended():
+    model, norm = _first_layer_normalizes()
+    norm.moving_mean.assign([np.nan] * 5)
+    norm.moving_variance.assign([np.inf] * 5)
+    recalibrate_batch_norm(model, [X])
+    np.testing.assert_allclose(_statistics(norm)[0], X.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(_statistics(norm)[1], X.var(0), rtol=1e-5)
+
+
 def test_recalibrate__second_layer__has_what_it_is_given_in_training():
     """One batch: the statistics of what the layers before make of it."""
     inputs = keras.Input((5,))

@@ -248,3 +248,30 @@ def test_switch_on_drop__illegal_argument__is_refused(arguments, message):
     arguments = {"noise": None, "monitor": "measured", **arguments}
     with pytest.raises(ValueError, match=message):
         tf_gnc.callbacks.SwitchNoiseOnDrop(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (tf_gnc.MomentumNoise(0.1), "momentum=0"),
+        (tf_gnc.SharpnessAware(0.1, group=3), "`group` must divide"),
+        (tf_gnc.GradientNoise(0.1, include="kernal"), "include='kernal'"),
+    ],
+)
+def test_switch_noise__rule_that_does_not_fit__is_refused_at_once(
+    rule, message
+):
+    model = problems.dense_network()
+    model.compile(
+        keras.optimizers.SGD(0.1), problems.cross_entropy(), num_workers=4
+    )
+    x, y = problems.vectors(16)
+    for switch in (
+        tf_gnc.callbacks.SwitchNoise(1, rule),
+        tf_gnc.callbacks.SwitchNoiseOnDrop(rule, "loss"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(
+                x, y, batch_size=16, epochs=2, verbose=0, callbacks=[switch]
+            )
+    assert int(model.optimizer.iterations) == 0

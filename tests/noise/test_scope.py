@@ -163,10 +163,17 @@ def test_include__kernels__is_what_include_vectors_leaves():
         assert (a == b).all()
 
 
-def test_include__found_nowhere__is_refused_with_the_paths():
-    model = _model(GradientNoise(0.1, include="kernal"))
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"include": "kernal"}, r"include='kernal'.*dense.*/kernel"),
+        ({"include": "gamma", "include_vectors": False}, "leaves no weight"),
+    ],
+)
+def test_include__nothing_is_left__is_refused_before_a_step(arguments, message):
+    model = _model(GradientNoise(0.1, **arguments))
     before = model.get_weights()
-    with pytest.raises(ValueError, match=r"include='kernal'.*dense.*/kernel"):
+    with pytest.raises(ValueError, match=message):
         _fit(model)
     for a, b in zip(before, model.get_weights(), strict=True):
         assert (a == b).all()
