@@ -2,14 +2,15 @@
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
 import pytest
 
+from tests.old_files import make
+from tf_gnc.losses import SmoothedCrossentropy
+
 ROOT = pathlib.Path(__file__).parent.parent
-ARCHIVE = ROOT / "tests" / "old_files" / "ea66dae.zip"
 
 _LOAD = """
 for name in sys.argv[1:]:
@@ -20,11 +21,16 @@ for name in sys.argv[1:]:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Files with a model, a rule, optimizers, schedules and a loss of ours."""
-    folder = tmp_path_factory.mktemp("old")
-    shutil.unpack_archive(ARCHIVE, folder)
-    return [
-        str(folder / f"model_{name}.keras") for name in ("smoothed", "momentum")
-    ]
+    folder = tmp_path_factory.mktemp("files")
+    loss = SmoothedCrossentropy(0.1, from_logits=False)
+    models = (
+        make.gradient_noise_and_lars(loss),
+        make.random_noise_and_momentum(),
+    )
+    files = [str(folder / f"{number}.keras") for number in range(len(models))]
+    for model, file in zip(models, files, strict=True):
+        model.save(file)
+    return files
 
 
 def _run(tmp_path, script, arguments):

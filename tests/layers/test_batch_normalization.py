@@ -95,7 +95,15 @@ def test_call__one_or_two_values_a_channel__moving_statistics_are_kerass(shape):
         ((2, 4, 4, 4, 3), "float32", {}),
         ((4, 5, 4, 3), "float64", {}),
         ((4, 5, 4, 3), "float32", {"axis": 1}),
-        ((4, 5, 4, 3), "float32", {"renorm": True}),
+        pytest.param(
+            (4, 5, 4, 3),
+            "float32",
+            {"renorm": True},
+            marks=pytest.mark.skipif(
+                not hasattr(keras.layers.BatchNormalization(), "renorm"),
+                reason="Keras 3.12 and 3.13 have no batch renormalization",
+            ),
+        ),
         ((4, 5, 4, 3), "float32", {"trainable": False}),
         ((4, 5, 4, 3), "float32", {"synchronized": True}),
     ],

@@ -25,6 +25,7 @@ from tf_gnc._keras_compat.processes import (
     in_several_processes,
     on_this_replica,
 )
+from tf_gnc._keras_compat.saving import saved_as_functional
 from tf_gnc._keras_compat.step import (
     build,
     call_for_training,

@@ -74,7 +74,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and mask is None
             and self.trainable
-            and not self.renorm
+            and not getattr(self, "renorm", False)  # from Keras 3.14 on
             and not self.synchronized
         )
 

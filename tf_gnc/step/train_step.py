@@ -266,6 +266,7 @@ class GNCModel(GNCTrainStep, keras.Model):
         ...               num_workers=4)
     """
 
+    @_keras_compat.saved_as_functional
     def __init__(
         self,
         inputs: Any = None,
