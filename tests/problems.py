@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import tf_gnc
+from tf_gnc import _keras_compat
 from tf_gnc.noise.at import At
 
 SHAPE, CLASSES = (6, 6, 1), 3
@@ -22,7 +23,7 @@ def images(num_examples=32, seed=0):
 
 def plain_network(model_class=tf_gnc.GNCModel):
     """The network of tests/oracles.py: convolution, tanh, dense."""
-    keras.utils.set_random_seed(1)
+    _keras_compat.set_random_seed(1)
     inputs = keras.Input(SHAPE)
     x = keras.layers.Conv2D(
         2,
@@ -40,7 +41,7 @@ def plain_network(model_class=tf_gnc.GNCModel):
 
 def full_network(model_class=tf_gnc.GNCModel, dropout=0.3):
     """Convolution, BatchNorm, Dropout and a regularised dense layer."""
-    keras.utils.set_random_seed(1)
+    _keras_compat.set_random_seed(1)
     inputs = keras.Input(SHAPE)
     # No bias before BatchNorm: its gradient is zero but for rounding, so two
     # equal runs need not agree on it.
@@ -72,7 +73,7 @@ def dense_network(
     model_class=tf_gnc.GNCModel, dropout=0.0, inputs=None, penalty=None
 ):
     """For `vectors`: dense, BatchNorm, dense; quickly traced."""
-    keras.utils.set_random_seed(1)
+    _keras_compat.set_random_seed(1)
     inputs = keras.Input((5,)) if inputs is None else inputs
     h = keras.layers.Dense(8, activation="tanh", use_bias=False)(inputs)
     h = keras.layers.BatchNormalization(momentum=0.8)(h)

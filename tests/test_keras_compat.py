@@ -14,7 +14,10 @@ import pytest
 import tensorflow as tf
 
 from tests import problems, processes
-from tf_gnc import _keras_compat
+from tf_gnc import _keras_compat, _versions
+
+OLDEST_KERAS = _versions.TRIED["keras"][0]
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 
 
 class NoTraining(keras.Model):
@@ -110,6 +113,38 @@ def test_is_built__layers_wait_for_their_first_call__is_not():
     assert _keras_compat.is_built(model)
 
 
+class Plain(keras.Model):
+    """Made as GNCModel is."""
+
+    def __init__(self, inputs=None, outputs=None, name=None, **kwargs):
+        super().__init__(inputs, outputs, name=name, **kwargs)
+
+
+class Marked(Plain):
+    __init__ = _keras_compat.saved_as_functional(Plain.__init__)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "has_layers"),
+    [(Marked, True), (Plain, KERAS >= (3, 15))],  # the public way
+)
+def test_saved_as_functional__config__has_the_layers(model_class, has_layers):
+    assert OLDEST_KERAS < (3, 15), "the entry can go"
+    inputs = keras.Input((3,))
+    outputs = keras.layers.Dense(2, name="dense")(inputs)
+    for model in (
+        model_class(inputs, outputs, name="its_name"),
+        model_class(inputs=inputs, outputs=outputs, name="its_name"),
+    ):
+        config = model.get_config()
+        assert ("layers" in config) == has_layers
+        assert config["name"] == "its_name"
+        if has_layers:
+            again = model_class.from_config(config)
+            assert type(again) is type(model)
+            assert again.get_layer("dense").units == 2
+
+
 def test_call_for_training__call_without_training__is_stock_keras_call():
     model, x = NoTraining(), tf.ones([100, 100])
     # Stock Keras leaves it to the model, and its Dropout stays idle; the
@@ -196,6 +231,25 @@ def test_global_seed_generator__first_asked_for_in_a_graph__outlives_it():
     state = first()
     generator = _keras_compat.global_seed_generator()
     np.testing.assert_array_equal(generator.state.numpy(), state)
+
+
+@pytest.mark.parametrize(
+    ("seed", "begins_anew"),
+    [
+        (_keras_compat.set_random_seed, True),
+        (keras.utils.set_random_seed, KERAS >= (3, 13)),  # the public way
+    ],
+)
+def test_set_random_seed__generator_used_before__begins_anew(seed, begins_anew):
+    assert OLDEST_KERAS < (3, 13), "the entry can go"
+    generator = _keras_compat.global_seed_generator()
+    draws = []
+    for _ in range(2):
+        seed(3)
+        draws.append(float(keras.random.uniform([1])[0]))
+    assert (draws[0] == draws[1]) == begins_anew
+    found = _keras_compat.global_seed_generator()
+    assert (found is not generator) == begins_anew
 
 
 def test_is_seed_state__variables_of_stock_layers__finds_dropouts_alone():

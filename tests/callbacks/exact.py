@@ -26,6 +26,7 @@ import tensorflow as tf
 
 import tf_gnc
 from tests import problems
+from tf_gnc import _keras_compat
 from tf_gnc.step.control import control_of
 
 STEPS = 4  # in an epoch, unless a scenario says otherwise
@@ -136,7 +137,7 @@ def arrays(backup):
 def attempt(folder, when, options):
     """One life of a run; returns what came out, or None if it was killed."""
     options = {"data": arrays, "callbacks": schedules, "noise": GNC, **options}
-    keras.utils.set_random_seed(1)
+    _keras_compat.set_random_seed(1)
     keras.config.set_dtype_policy(options.get("policy", "float32"))
     backup = tf_gnc.callbacks.BackupAndRestore(
         os.path.join(folder, "backup"), **{"save_freq": 1, **options["backup"]}
@@ -164,7 +165,7 @@ def attempt(folder, when, options):
     # A run that is taken up must go on whatever the seeds of its new process.
     backups = os.path.join(folder, "backup")
     if os.path.isdir(backups) and os.listdir(backups):
-        keras.utils.set_random_seed(1 + len(os.listdir(backups)))
+        _keras_compat.set_random_seed(1 + len(os.listdir(backups)))
     fit = {"epochs": 4}
     if callbacks and not isinstance(callbacks[-1], Notes):
         fit["validation_data"] = problems.vectors(24, seed=5)

@@ -18,6 +18,7 @@ import tf_gnc
 from tests import problems
 from tests.callbacks import exact
 from tests.old_files import make as make_old
+from tf_gnc import _keras_compat
 from tf_gnc.callbacks import BackupAndRestore
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -42,7 +43,7 @@ def test_backup__killed_and_taken_up__is_the_run_bit_for_bit(name, exactly):
 
 def _network(width=4, model_class=tf_gnc.GNCModel):
     """What of a model a backup has to do with, quickly traced."""
-    keras.utils.set_random_seed(1)
+    _keras_compat.set_random_seed(1)
     inputs = keras.Input((5,))
     h = keras.layers.Dense(width, "tanh")(inputs)
     return model_class(inputs, keras.layers.Dense(problems.CLASSES)(h))

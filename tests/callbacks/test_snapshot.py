@@ -8,6 +8,7 @@ import pytest
 
 import tf_gnc
 from tests import problems
+from tf_gnc import _keras_compat
 from tf_gnc.callbacks import snapshot
 from tf_gnc.store import Store
 
@@ -40,7 +41,7 @@ def _saved(model, folder, callbacks=()):
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
     """A model on two replicas, and its backup."""
-    keras.utils.set_random_seed(1)
+    _keras_compat.set_random_seed(1)
     model = _model(replicas=2)
     random.seed(7)
     np.random.seed(8)

@@ -134,9 +134,7 @@ def test_seeds__layer_without_seed__still_draws_anew():
 
 def test_seeds__layer_without_seed_one_worker__is_stock_keras():
     def states(model_class, **arguments):
-        keras.utils.set_random_seed(3)
-        # Keras 3.12 seeds it when it is first used, and never again.
-        _keras_compat.global_seed_generator().state.assign([3, 0])
+        _keras_compat.set_random_seed(3)
         inputs = keras.Input((1,))
         h = _Masks()(_Masks()(inputs))  # two draws a step
         model = model_class(inputs, keras.layers.Dense(1)(h))

@@ -4,7 +4,7 @@ Every entry says what it does, why the public way does not do and for which
 versions it was tried; tests/test_keras_compat.py fails for an entry that is
 no longer needed or no longer works.
 
-Tried with TensorFlow 2.21 and Keras 3.15.
+Tried with TensorFlow 2.18 to 2.21 and Keras 3.12 to 3.15.
 """
 
 from tf_gnc._keras_compat.data import (
@@ -36,5 +36,6 @@ from tf_gnc._keras_compat.step import (
     layers_of,
     mask_of,
     set_mask,
+    set_random_seed,
     update_loss_tracker,
 )

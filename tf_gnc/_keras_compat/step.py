@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state as _global_state
 from keras.src.random import seed_generator as _seed_generator
 
 
@@ -94,6 +95,16 @@ def global_seed_generator() -> keras.random.SeedGenerator:
     and every step would draw the same numbers.
     """
     return _seed_generator.global_seed_generator()
+
+
+def set_random_seed(seed: int) -> None:
+    """Calls `keras.utils.set_random_seed`, and begins unseeded draws anew.
+
+    Why: Keras 3.12 goes on with the generator that it has made once, under
+    whatever strategy that was.
+    """
+    keras.utils.set_random_seed(seed)
+    _global_state.set_global_attribute("global_seed_generator", None)
 
 
 def is_seed_state(variable: keras.Variable) -> bool:

@@ -6,11 +6,10 @@ shape of the data set.
 
 import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_gnc import doctor
+from tf_gnc import _keras_compat, doctor
 from tf_gnc._settings import settings_of, values_of
 from tf_gnc.cli import command, config_flags
 from tf_gnc.cli.tensorflow_start import start_tensorflow
@@ -41,7 +40,7 @@ def _prepare(call: command.Call) -> command.Work:
     strategy = start_tensorflow(
         config.threads, call.verbose, flags.strategy, flags.logical_devices
     )
-    keras.utils.set_random_seed(config.seed)
+    _keras_compat.set_random_seed(config.seed)
     with strategy.scope():
         model = build_model(config, config.learning_rate)
     return functools.partial(_examine, config, model)

@@ -145,7 +145,7 @@ def load_checkpoint(
             "--checkpoint_every=EPOCHS."
         )
     updates = updates_of(config, images)
-    keras.utils.set_random_seed(config.seed)  # Of Dropout, for one.
+    _keras_compat.set_random_seed(config.seed)  # Of Dropout, for one.
     model = build_model(config, learning_rates(config, updates), images)
     _keras_compat.build(model, recording.batch_of_step(config, images, 0))
     try:

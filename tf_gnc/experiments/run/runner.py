@@ -110,7 +110,7 @@ def prepare(
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     # The model is the first to draw, so that no method's draws come before.
-    keras.utils.set_random_seed(config.seed)
+    _keras_compat.set_random_seed(config.seed)
     schedule = learning_rates(config, updates)
     with placement.strategy.scope():
         model = build_model(config, schedule, images)

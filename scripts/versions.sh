@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Runs the core tests with several versions of TensorFlow and Keras, each pair
+# in a fresh virtual environment, and prints a table of how many passed.
+#
+#     scripts/versions.sh                      # the pairs below
+#     scripts/versions.sh 2.20:3.13 2.19:3.14  # some; TensorFlow:Keras
+#
+# A pair that has been run is not run again; its log is build/versions/*.log.
+# To run one anew, remove its log. The exit code is 1 if any test failed.
+# VERSIONS_DIR is another folder for logs, PYTHON another Python; arguments for
+# pytest go into PYTEST_ADDOPTS. With uv installed, environments are made in
+# seconds.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+pairs=("$@")
+if [ $# -eq 0 ]; then
+    pairs=(2.{18,19,20,21}:3.{12,15} 2.{18,21}:3.{13,14})
+fi
+core=(
+    tests/callbacks/test_callback_state.py
+    tests/callbacks/test_snapshot.py
+    tests/callbacks/test_switch_noise.py
+    tests/layers
+    tests/noise/test_noise.py
+    tests/optimizers
+    tests/step/test_model_state.py
+    tests/step/test_trainer.py
+    tests/store/test_store.py
+    tests/test_keras_compat.py
+    tests/test_old_files.py
+    tests/test_registration.py
+    tests/test_versions.py
+)
+python=${PYTHON:-python3}
+logs=${VERSIONS_DIR:-build/versions}
+mkdir -p "$logs"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+unset PYTHONPATH
+
+install() { # environment, requirements...
+    if command -v uv > /dev/null; then
+        uv venv --quiet --python "$python" "$1" &&
+            uv pip install --quiet --python "$1/bin/python" "${@:2}"
+    else
+        "$python" -m venv "$1" && "$1/bin/pip" install --quiet "${@:2}"
+    fi
+}
+
+run_pair() { # TensorFlow, Keras, log
+    install "$work/venv" . "tensorflow==$1.*" "keras==$2.*" \
+        pytest pytest-timeout pytest-xdist &&
+        "$work/venv/bin/python" -m pytest -q -p no:cacheprovider "${core[@]}"
+    local code=$?
+    rm -rf "$work/venv"
+    return $code
+}
+
+for pair in "${pairs[@]}"; do
+    log="$logs/tensorflow${pair%:*}-keras${pair#*:}.log"
+    if [ ! -f "$log" ]; then
+        echo "TensorFlow ${pair%:*} with Keras ${pair#*:} ..." >&2
+        run_pair "${pair%:*}" "${pair#*:}" > "$log.part" 2>&1
+        echo "exit code $?" >> "$log.part"
+        mv "$log.part" "$log"
+    fi
+done
+
+bad=0
+printf '%-12s%-8s%s\n' TensorFlow Keras "core tests"
+for pair in "${pairs[@]}"; do
+    log="$logs/tensorflow${pair%:*}-keras${pair#*:}.log"
+    result=$(grep -E '^[0-9]+ (passed|failed|errors?)\b.* in ' "$log" | tail -1)
+    printf '%-12s%-8s%s\n' "${pair%:*}" "${pair#*:}" "${result:-not run: $log}"
+    [ "$(tail -1 "$log")" = "exit code 0" ] || bad=1
+done
+exit $bad
