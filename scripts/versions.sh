@@ -35,6 +35,7 @@ core=(
 python=${PYTHON:-python3}
 logs=${VERSIONS_DIR:-build/versions}
 mkdir -p "$logs"
+python_version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 unset PYTHONPATH
@@ -57,8 +58,12 @@ run_pair() { # TensorFlow, Keras, log
     return $code
 }
 
+log_of() { # pair
+    echo "$logs/python$python_version-tensorflow${1%:*}-keras${1#*:}.log"
+}
+
 for pair in "${pairs[@]}"; do
-    log="$logs/tensorflow${pair%:*}-keras${pair#*:}.log"
+    log=$(log_of "$pair")
     if [ ! -f "$log" ]; then
         echo "TensorFlow ${pair%:*} with Keras ${pair#*:} ..." >&2
         run_pair "${pair%:*}" "${pair#*:}" > "$log.part" 2>&1
@@ -68,9 +73,9 @@ for pair in "${pairs[@]}"; do
 done
 
 bad=0
-printf '%-12s%-8s%s\n' TensorFlow Keras "core tests"
+printf '%-12s%-8s%s\n' TensorFlow Keras "core tests, Python $python_version"
 for pair in "${pairs[@]}"; do
-    log="$logs/tensorflow${pair%:*}-keras${pair#*:}.log"
+    log=$(log_of "$pair")
     result=$(grep -E '^[0-9]+ (passed|failed|errors?)\b.* in ' "$log" | tail -1)
     printf '%-12s%-8s%s\n' "${pair%:*}" "${pair#*:}" "${result:-not run: $log}"
     [ "$(tail -1 "$log")" = "exit code 0" ] || bad=1

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import functools
 import importlib.util
+import os
 import pathlib
 import re
 import sys
@@ -116,10 +117,19 @@ def test_notebook__first_cells__have_title_badge_and_install(name):
     assert "TF_GNC_NOTEBOOK_SIZE" in first
 
 
-@pytest.mark.parametrize("uploaded", [False, True])
+@pytest.mark.parametrize(
+    ("uploaded", "tensorflow", "device", "expected"),
+    [
+        (False, True, None, ".."),
+        (True, True, "/dev/vfio/0", "tf_gnc.zip"),  # what is there stays
+        (True, False, None, "tf_gnc.zip[tensorflow]"),
+        (True, False, "/dev/vfio/0", "tf_gnc.zip[tpu]"),
+        (False, False, "/dev/accel0", "..[tpu]"),
+    ],
+)
 @EVERY_NOTEBOOK
-def test_install_cell__without_the_package__installs_what_is_there(
-    name, uploaded, tmp_path, monkeypatch
+def test_install_cell__without_the_package__installs_what_is_missing(
+    name, uploaded, tensorflow, device, expected, tmp_path, monkeypatch
 ):
     calls = []
 
@@ -135,10 +145,19 @@ def test_install_cell__without_the_package__installs_what_is_there(
     variables = {"get_ipython": Shell}
     exec(code, variables)
     assert calls == []  # It is importable here.
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    there = {"tensorflow"} if tensorflow else set()
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: name in there or None
+    )
+    exists = os.path.exists
+    monkeypatch.setattr(
+        os.path,
+        "exists",
+        lambda path: path == device or ("/dev" not in path and exists(path)),
+    )
     exec(code, variables)
     assert calls == [("pip", "install -q {SOURCE}")]
-    assert variables["SOURCE"] == ("tf_gnc.zip" if uploaded else "..")
+    assert variables["SOURCE"] == expected
 
 
 @EVERY_NOTEBOOK

@@ -31,7 +31,7 @@ def test_readme__length__is_what_a_visitor_reads():
 def test_readme__set_up_commands__are_those_that_ci_runs():
     readme = README.read_text()
     ci = (README.parent / ".ci" / "run").read_text()
-    assert "pip install . && tf-gnc train\n" in readme
+    assert 'pip install ".[tensorflow]" && tf-gnc train\n' in readme
     assert 'pip install ".[test]" && pytest\n' in readme
     assert '".[test]"' in ci
     assert ci.rstrip().endswith("\npytest")
