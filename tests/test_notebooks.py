@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+from importlib import metadata
 
 import nbformat
 import pytest
@@ -118,18 +119,19 @@ def test_notebook__first_cells__have_title_badge_and_install(name):
 
 
 @pytest.mark.parametrize(
-    ("uploaded", "tensorflow", "device", "expected"),
+    ("uploaded", "build", "device", "source", "keep"),
     [
-        (False, True, None, ".."),
-        (True, True, "/dev/vfio/0", "tf_gnc.zip"),  # what is there stays
-        (True, False, None, "tf_gnc.zip[tensorflow]"),
-        (True, False, "/dev/vfio/0", "tf_gnc.zip[tpu]"),
-        (False, False, "/dev/accel0", "..[tpu]"),
+        # What is there stays, with what it needs.
+        (False, "tensorflow-cpu", None, "..", "tensorflow-cpu==2.19.1"),
+        (True, "a-tf", "/dev/vfio/0", "tf_gnc.zip", "a-tf==2.19.1"),
+        (True, None, None, "tf_gnc.zip[tensorflow]", ""),
+        (True, None, "/dev/vfio/0", "tf_gnc.zip[tpu]", ""),
+        (False, None, "/dev/accel0", "..[tpu]", ""),
     ],
 )
 @EVERY_NOTEBOOK
 def test_install_cell__without_the_package__installs_what_is_missing(
-    name, uploaded, tensorflow, device, expected, tmp_path, monkeypatch
+    name, uploaded, build, device, source, keep, tmp_path, monkeypatch
 ):
     calls = []
 
@@ -140,15 +142,15 @@ def test_install_cell__without_the_package__installs_what_is_missing(
     if uploaded:
         (tmp_path / "tf_gnc.zip").touch()
     monkeypatch.chdir(tmp_path)
-    source = _code(_read(name))[0].source
-    code = TransformerManager().transform_cell(source)
+    cell = _code(_read(name))[0].source
+    code = TransformerManager().transform_cell(cell)
     variables = {"get_ipython": Shell}
     exec(code, variables)
     assert calls == []  # It is importable here.
-    there = {"tensorflow"} if tensorflow else set()
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: name in there or None
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    builds = {"tensorflow": [build, build]} if build else {}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: builds)
+    monkeypatch.setattr(metadata, "version", {build: "2.19.1"}.get)
     exists = os.path.exists
     monkeypatch.setattr(
         os.path,
@@ -156,8 +158,8 @@ def test_install_cell__without_the_package__installs_what_is_missing(
         lambda path: path == device or ("/dev" not in path and exists(path)),
     )
     exec(code, variables)
-    assert calls == [("pip", "install -q {SOURCE}")]
-    assert variables["SOURCE"] == expected
+    assert calls == [("pip", "install -q {SOURCE} {KEEP}")]
+    assert (variables["SOURCE"], variables["KEEP"]) == (source, keep)
 
 
 @EVERY_NOTEBOOK
