@@ -2,8 +2,12 @@
 
 import pathlib
 import re
+import tomllib
+
+import yaml
 
 import tf_gnc
+from tf_gnc import _versions
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 
@@ -35,3 +39,35 @@ def test_readme__set_up_commands__are_those_that_ci_runs():
     assert 'pip install ".[test]" && pytest\n' in readme
     assert '".[test]"' in ci
     assert ci.rstrip().endswith("\npytest")
+
+
+def test_citation__the_paper__is_the_readmes():
+    citation = yaml.safe_load((README.parent / "CITATION.cff").read_text())
+    (paper,) = citation["references"]
+    authors = ", ".join(
+        f"{author['given-names']} {author['family-names']}"
+        for author in paper["authors"]
+    )
+    section = README.read_text().split("## Licence and citation")[1]
+    section = " ".join(section.split())
+    assert f"{authors}: *{paper['title']}*" in section
+    assert paper["identifiers"][0]["value"] in section
+    assert citation["authors"] == [{"name": "tf_gnc developers"}]
+
+
+def test_versions__of_readme_and_front_page__are_those_that_were_tried():
+    project = (README.parent / "pyproject.toml").read_text()
+    pythons = re.findall(
+        r"Python :: (3\.\d+)",
+        " ".join(tomllib.loads(project)["project"]["classifiers"]),
+    )
+    ranges = {"Python": (pythons[0], pythons[-1])}
+    for name, module in (("TensorFlow", "tensorflow"), ("Keras", "keras")):
+        ranges[name] = (
+            ".".join(map(str, release)) for release in _versions.TRIED[module]
+        )
+    texts = [README.read_text(), (README.parent / "docs/index.md").read_text()]
+    for name, (oldest, newest) in ranges.items():
+        for text in texts:
+            found = re.findall(rf"{name} ([\d.]+) to ([\d.]+\d)", text)
+            assert set(found) == {(oldest, newest)}
