@@ -81,9 +81,10 @@ def test_swap_ema_weights__validation__is_of_the_average_and_training_goes_on(
 
     swapped, seen = run(keras.callbacks.SwapEMAWeights())
     plain, unseen = run()
-    assert seen["loss"] == unseen["loss"]
-    assert seen["val_loss"] != unseen["val_loss"]
-    # `fit` ends with the averages in the model. (Keras swaps by sums.)
+    # Keras swaps by sums, so weights come back up to their rounding.
+    assert seen["loss"] == pytest.approx(unseen["loss"], rel=1e-5)
+    assert seen["val_loss"][0] != pytest.approx(unseen["val_loss"][0], rel=1e-3)
+    # `fit` ends with the averages in the model.
     for a, b in zip(swapped.trainable_variables, _averages(plain), strict=True):
         np.testing.assert_allclose(a.numpy(), b, rtol=1e-4, atol=1e-6)
 
