@@ -36,6 +36,9 @@ class GradientNoise(NoiseRule):
     The noise sums to zero over the workers and is zero at the first step, with
     a single worker, and where all workers see the same examples.
 
+    Cost: one pass. A replica holds the gradients of its V workers and their
+    mean, (V + 1) x P numbers; the mean crosses the replicas anyway.
+
     Three switches, not in the paper, ask which part of it matters:
     `center=False` leaves the mean in, so that all workers look further along
     the last gradient too (extrapolation, Lin et al. (2020), arXiv:2006.05720,

@@ -22,9 +22,9 @@ class MomentumNoise(BallRule):
 
     Paper: Becker et al. (2024), arXiv:2401.12033.
     Deviation from the paper: its public code (MarlonBecker/MSAM) keeps the
-    perturbed weights between steps and takes the update off them; here x is
-    always clean and the displacement is made of the velocity of the step
-    before. v is the paper's update vector, PyTorch's buffer with the sign
+    perturbed weights between steps, decays them and takes the update off them;
+    here x is always clean, it is what decays, and the displacement is made of
+    the velocity of the step before. v is the paper's update vector, PyTorch's buffer with the sign
     turned.
 
     Cost: one pass; no memory, no collective: v is the optimizer's own. It

@@ -27,6 +27,8 @@ class RandomNoise(NoiseRule):
     and needs a mean of zero, so the cube is centred at zero. With
     `scaling="none"` the draw is used as it is, neither normalised nor scaled.
 
+    Cost: one pass, P random numbers for each worker; nothing is remembered.
+
     The draw is a function of (seed, step, worker) alone, so it does not depend
     on how many replicas or processes carry the workers. A step compiled by XLA
     draws other numbers from the same seed: TensorFlow's generators differ.
