@@ -24,8 +24,8 @@ class MomentumNoise(BallRule):
     Deviation from the paper: its public code (MarlonBecker/MSAM) keeps the
     perturbed weights between steps, decays them and takes the update off them;
     here x is always clean, it is what decays, and the displacement is made of
-    the velocity of the step before. v is the paper's update vector, PyTorch's buffer with the sign
-    turned.
+    the velocity of the step before. v is the paper's update vector, PyTorch's
+    buffer with the sign turned.
 
     Cost: one pass; no memory, no collective: v is the optimizer's own. It
     needs an optimizer with momentum: MomentumSGD, LARS, keras.optimizers.SGD,
