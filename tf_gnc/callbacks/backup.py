@@ -18,7 +18,7 @@ from tf_gnc.distribute.strategies import is_chief
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 from tf_gnc.step.control import control_of
 from tf_gnc.step.fit_arguments import Resumable
-from tf_gnc.store import Generation, Store
+from tf_gnc.store import Generation, open_store
 
 
 class BackupAndRestore(Resumable, StepCallback):
@@ -50,17 +50,22 @@ class BackupAndRestore(Resumable, StepCallback):
     run choose another directory.
 
     Args:
-        directory: Where the backups lie, on a local or shared file system;
-            all processes must see it.
+        directory: Where the backups lie, on a local or shared file system, or
+            in a bucket, `gs://bucket/run` or `s3://bucket/run`; all processes
+            must see it.
         save_freq: `"epoch"`, or a number of steps.
         keep: How many backups to keep.
         min_seconds: Leaves a backup out that would come sooner than this after
             the one before; the last one of a run is always written.
+        required: Whether the run ends with an error if a backup can't be
+            written. If not, a line says so and the next one is tried. A bucket
+            that can't be reached is tried again for three minutes first.
+            Default: on a disk yes, in a bucket no.
 
     Raises:
         ValueError: If an argument is out of its range; in `fit`, if the
             backup is of another model, optimizer, number of workers or rule.
-        OSError: If the system refuses to write.
+        OSError: If the system refuses to write; or a bucket to be read.
 
     Example:
         >>> import tempfile
@@ -75,6 +80,7 @@ class BackupAndRestore(Resumable, StepCallback):
         save_freq: str | int = "epoch",
         keep: int = 2,
         min_seconds: float = 0.0,
+        required: bool | None = None,
     ) -> None:
         super().__init__()
         if save_freq != "epoch":
@@ -82,7 +88,11 @@ class BackupAndRestore(Resumable, StepCallback):
         self.save_freq = save_freq
         self.min_seconds = _check.real("min_seconds", min_seconds, minimum=0)
         self._last_save = -math.inf
-        self._store = Store(directory, keep)
+        self._store = open_store(directory, keep)
+        if required is None:
+            required = not self._store.in_bucket
+        self.required = _check.boolean("required", required)
+        self._writer = backup_write.Writer(self._store, self.required)
         self._generation: Generation | None = None
         self._looked = False
         self._callbacks: list[keras.callbacks.Callback] = []
@@ -263,8 +273,7 @@ class BackupAndRestore(Resumable, StepCallback):
             "stopped": bool(self.model.stop_training),
             "seed": self._seed,
         }
-        backup_write.save(
-            self._store,
+        self._writer.save(
             self.model,
             self._steps_taken(),
             lambda: snapshot.contents(

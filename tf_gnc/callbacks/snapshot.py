@@ -145,10 +145,10 @@ def restore_callbacks(
     generation: Generation, callbacks: list, settled: callback_state.State
 ) -> None:
     """Restores the callbacks; `settled` is as for `contents`."""
-    prefix = "callback/"
+    prefix, all_arrays = "callback/", generation.arrays(MODEL)
     arrays = {
-        name.removeprefix(prefix): array
-        for name, array in generation.arrays(MODEL).items()
+        name.removeprefix(prefix): all_arrays[name]
+        for name in all_arrays
         if name.startswith(prefix)
     }
     kept = generation.contents["callbacks"], arrays

@@ -13,7 +13,11 @@ from typing import Any
 import ml_dtypes  # noqa: F401  tells NumPy the names bfloat16, float8_...
 import numpy as np
 
+from tf_gnc._files import Reader
 from tf_gnc.store.disk import CHUNK_BYTES, DamagedError, naming
+
+Source = Path | Reader
+"""Where a file is read from; a reader for one in a bucket."""
 
 Table = dict[str, dict[str, Any]]
 
@@ -55,25 +59,27 @@ def chunks_of(
             yield _as_bytes(data[start : start + step])
 
 
-def map_arrays(path: Path, table: Table) -> dict[str, np.ndarray]:
-    """Returns a file's arrays, read-only, read from disk as they are used."""
-    with naming(path):
-        size = path.stat().st_size
+def map_arrays(source: Source, table: Table) -> Mapping[str, np.ndarray]:
+    """Returns a file's arrays, read-only, read as they are used."""
+    if isinstance(source, Reader):
+        return _ArraysInBucket(source, table)
+    with naming(source):
+        size = source.stat().st_size
         # An empty file can't be mapped.
-        data = np.memmap(path, np.uint8, "r") if size else np.empty(0, "u1")
+        data = np.memmap(source, np.uint8, "r") if size else np.empty(0, "u1")
     arrays = {}
     for name, entry in table.items():
         dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
         end = entry["offset"] + math.prod(shape) * dtype.itemsize
         if math.prod(shape) and end > size:
-            raise _too_short(path)
+            raise _too_short(source)
         part = np.asarray(data)[entry["offset"] : end]
         arrays[name] = part.view(dtype).reshape(shape)
     return arrays
 
 
 def read_rows(
-    path: Path, entry: Mapping[str, Any], start: int, stop: int
+    source: Source, entry: Mapping[str, Any], start: int, stop: int
 ) -> np.ndarray:
     """Returns a copy of the rows `start` to `stop - 1` of a table's entry."""
     dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
@@ -85,11 +91,43 @@ def read_rows(
         )
     rows = np.empty((stop - start, *shape[1:]), dtype)
     row_bytes = math.prod(shape[1:]) * dtype.itemsize
-    with naming(path), open(path, "rb") as file:
-        file.seek(entry["offset"] + start * row_bytes)
-        if file.readinto(_as_bytes(rows)) != rows.nbytes:
-            raise _too_short(path)
+    _read_into(_as_bytes(rows), source, entry["offset"] + start * row_bytes)
     return rows
+
+
+class _ArraysInBucket(Mapping):
+    """A file's arrays by name, each read anew whenever it is asked for."""
+
+    def __init__(self, reader: Reader, table: Table) -> None:
+        self._reader, self._table = reader, table
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self._table[name]
+        array = np.empty(entry["shape"], np.dtype(entry["dtype"]))
+        _read_into(_as_bytes(array), self._reader, entry["offset"])
+        array.flags.writeable = False
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+
+def _read_into(data: np.ndarray, source: Source, offset: int) -> None:
+    """Fills an array of bytes with those of a file from an offset on."""
+    if isinstance(source, Reader):
+        with naming(source.path):
+            read = source.read(offset, len(data))
+        size = len(read)
+        data[:size] = np.frombuffer(read, np.uint8)
+    else:
+        with naming(source), open(source, "rb") as file:
+            file.seek(offset)
+            size = file.readinto(data)
+    if size != len(data):
+        raise _too_short(source)
 
 
 def _as_bytes(array: np.ndarray) -> np.ndarray:
@@ -113,5 +151,6 @@ def _dtype_word(name: str, dtype: np.dtype) -> str:
     )
 
 
-def _too_short(path: Path) -> DamagedError:
+def _too_short(source: Source) -> DamagedError:
+    path = source.path if isinstance(source, Reader) else source
     return DamagedError(f"{path}: it is too short for its arrays.")

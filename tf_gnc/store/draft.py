@@ -1,7 +1,8 @@
 """A draft: a backup while it is being written, by several processes.
 
 Until the store renames its folder, nothing reads from it, and a process that
-dies leaves no more than a folder to remove.
+dies leaves no more than a folder to remove. In a bucket, where nothing can be
+renamed, nothing reads from a folder without a manifest, which is written last.
 """
 
 import contextlib
@@ -10,12 +11,12 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tf_gnc import _check
+from tf_gnc import _check, _files
+from tf_gnc._files import AnyPath
 from tf_gnc.store import array_file, disk
 from tf_gnc.store.generation import FORMAT, MANIFEST, Generation, file_path
 
@@ -31,8 +32,8 @@ class Draft:
     `seal`.
 
     Whenever the system refuses to write, such as for a full disk, the draft is
-    removed, which makes room, and an OSError says so. Older backups are never
-    touched. A process that can't see the draft raises a FileNotFoundError.
+    removed, which makes room, and an OSError says so; in a bucket the next one
+    that is sealed removes it. Older backups are never touched. A process that can't see the draft raises a FileNotFoundError.
 
     The draft's folder exists. Names of `known_damaged` backups are passed on;
     `publish` makes a complete draft the newest generation.
@@ -40,7 +41,7 @@ class Draft:
 
     def __init__(
         self,
-        path: Path,
+        path: AnyPath,
         step: int,
         known_damaged: set[str],
         publish: Publish,
@@ -79,7 +80,7 @@ class Draft:
         with self._removed_if_not_writable(path, num_bytes):
             try:
                 entry = disk.write_file(
-                    path, array_file.chunks_of(arrays, table)
+                    path, lambda: array_file.chunks_of(arrays, table)
                 )
             except FileExistsError:
                 raise ValueError(
@@ -142,7 +143,7 @@ class Draft:
             disk.sync_folder(self.path)
             return self._publish()
 
-    def _part(self, process_index: int) -> Path:
+    def _part(self, process_index: int) -> AnyPath:
         return self.path / f"part-{process_index}.json"
 
     def _collect(self, num_processes: int) -> dict[str, Any]:
@@ -169,7 +170,7 @@ class Draft:
 
     @contextlib.contextmanager
     def _removed_if_not_writable(
-        self, path: Path, num_bytes: int = 0
+        self, path: AnyPath, num_bytes: int = 0
     ) -> Iterator[None]:
         """Removes the draft if it can't be written."""
         try:
@@ -178,11 +179,18 @@ class Draft:
             lost = isinstance(error, FileNotFoundError)
             if lost and not self.path.is_dir():
                 raise draft_not_seen(self.path) from error
-            shutil.rmtree(self.path, ignore_errors=True)
+            # In a bucket it takes no room, and must not lose its mark first.
+            if not _files.is_bucket(self.path):
+                shutil.rmtree(self.path, ignore_errors=True)
             raise refusal(error, path, num_bytes) from error
 
 
-def draft_not_seen(path: Path) -> FileNotFoundError:
+def is_part(name: str) -> bool:
+    """Tells whether a file says what a process has written of a draft."""
+    return re.fullmatch(r"part-[0-9]+\.json", name) is not None
+
+
+def draft_not_seen(path: AnyPath) -> FileNotFoundError:
     """Returns the error for a draft that should be there."""
     return FileNotFoundError(
         errno.ENOENT,
@@ -195,7 +203,7 @@ def draft_not_seen(path: Path) -> FileNotFoundError:
     )
 
 
-def refusal(error: OSError, path: Path, num_bytes: int = 0) -> OSError:
+def refusal(error: OSError, path: AnyPath, num_bytes: int = 0) -> OSError:
     """Returns an error of the same kind that says what to do about it."""
     text = f"The backup can't be written: {error.strerror or error}. "
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -210,7 +218,10 @@ def refusal(error: OSError, path: Path, num_bytes: int = 0) -> OSError:
             "directory. "
         )
     text += "Older backups are as they were"
-    return OSError(error.errno, text, str(error.filename or path))
+    kind = OSError
+    if isinstance(error, _files.UnreachableError):
+        kind = _files.UnreachableError
+    return kind(error.errno, text, str(error.filename or path))
 
 
 def _as_json(contents: Mapping[str, Any]) -> Any:

@@ -6,11 +6,12 @@ It is a folder, `step-000000001234` or, if that step was saved again,
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tf_gnc import _files
+from tf_gnc._files import AnyPath
 from tf_gnc.store import array_file, disk
 
 MANIFEST = "manifest.json"
@@ -43,7 +44,7 @@ def parse_name(name: str) -> tuple[int, int] | None:
     return (step, serial) if generation_name(step, serial) == name else None
 
 
-def file_path(folder: Path, file: str) -> Path:
+def file_path(folder: AnyPath, file: str) -> AnyPath:
     """Returns where the arrays lie that were written under that name."""
     return folder / f"{file}.bin"
 
@@ -65,7 +66,7 @@ class Generation:
         DamagedError: If the manifest isn't as it was written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: AnyPath) -> None:
         self.path, self.name = path, path.name
         self.step, self.serial = parse_name(path.name)
         manifest_path = path / MANIFEST
@@ -84,19 +85,20 @@ class Generation:
         self.contents: Mapping[str, Any] = self._manifest["contents"]
         self.files: list[str] = list(self._manifest["files"])
         self.known_damaged: list[str] = self._manifest["damaged"]
+        self._readers: dict[str, _files.Reader] = {}
 
-    def arrays(self, file: str) -> dict[str, np.ndarray]:
+    def arrays(self, file: str) -> Mapping[str, np.ndarray]:
         """Returns the arrays written under a name.
 
-        They are read-only and mapped into memory: read from disk when they
-        are used, and not before.
+        They are read-only. On a disk they are mapped into memory: read when
+        they are used. From a bucket each is read when it is asked for by name.
 
         Raises:
             ValueError: If there is no such file.
             DamagedError: If the file is missing, unreadable or too short.
         """
         table = self._entry(file)["arrays"]
-        return array_file.map_arrays(file_path(self.path, file), table)
+        return array_file.map_arrays(self._source(file), table)
 
     def read_rows(
         self, file: str, array: str, start: int, stop: int
@@ -112,8 +114,8 @@ class Generation:
             raise ValueError(
                 f"`array` must be one of {list(table)}, got array={array!r}."
             )
-        path = file_path(self.path, file)
-        return array_file.read_rows(path, table[array], start, stop)
+        source = self._source(file)
+        return array_file.read_rows(source, table[array], start, stop)
 
     def problems(self, deep: bool = True) -> list[str]:
         """Returns a sentence for each damaged file, which it names.
@@ -128,6 +130,12 @@ class Generation:
             except disk.DamagedError as error:
                 found.append(str(error))
         return found
+
+    def _source(self, file: str) -> array_file.Source:
+        path = file_path(self.path, file)
+        if not _files.is_bucket(path):
+            return path
+        return self._readers.setdefault(file, _files.Reader(path))
 
     def _entry(self, file: str) -> Mapping[str, Any]:
         if file not in self._manifest["files"]:

@@ -8,9 +8,10 @@ Other people's files in the directory are left alone.
 import os
 import re
 import shutil
-from pathlib import Path
+from collections.abc import Sequence
 
-from tf_gnc import _check
+from tf_gnc import _check, _files
+from tf_gnc._files import AnyPath
 from tf_gnc.store import disk
 from tf_gnc.store.draft import Draft, draft_not_seen, refusal
 from tf_gnc.store.generation import (
@@ -28,6 +29,8 @@ _REMOVED = re.compile(r"\.removed-(step-[0-9]{12,}(\.[0-9]+)?)")
 class Store:
     """A directory of backups, on a local or shared file system.
 
+    `open_store` makes one, or its like for a bucket.
+
     Making the object only looks. One process, the chief, calls `latest`,
     `begin` and `Draft.seal`; use one object for the whole run, since it
     remembers which backups `latest` has found damaged. The directory need not
@@ -38,15 +41,16 @@ class Store:
         NotADirectoryError: If `directory` is a file.
     """
 
+    in_bucket = False
+
     def __init__(self, directory: str | os.PathLike, keep: int = 2) -> None:
-        name = os.fspath(directory)
-        if "://" in name:
+        self.directory = _files.as_path(directory)
+        if _files.is_bucket(self.directory) != self.in_bucket:
             raise ValueError(
-                "`directory` must be on a local or shared file system (NFS, "
-                "Lustre), where a folder can be renamed in one step, got "
-                f"directory={name!r}. Write to a local one and copy it."
+                "`directory` must be where a folder can be renamed in one "
+                f"step, got directory='{self.directory}'. Use `open_store`, "
+                "which does without in a bucket."
             )
-        self.directory = Path(name).expanduser()
         self.keep = _check.integer("keep", keep, minimum=1)
         if self.directory.exists() and not self.directory.is_dir():
             raise NotADirectoryError(
@@ -83,7 +87,7 @@ class Store:
             ValueError: If there is a sound backup of a later step.
             OSError: If the directory can't be made or written to.
         """
-        path = self._draft_path(step)
+        step = _check.integer("step", step, minimum=0)
         self.prepare()
         # Somebody may have deleted some, and a deleted one's name is free.
         self._damaged.intersection_update(self._names())
@@ -95,12 +99,7 @@ class Store:
                 "this directory: continue from its backup, or choose another "
                 "directory."
             )
-        try:
-            if path.exists():
-                shutil.rmtree(path)
-            path.mkdir()
-        except OSError as error:
-            raise refusal(error, path) from error
+        self._make_draft(step)
         return self.open_draft(step)
 
     def open_draft(self, step: int) -> Draft:
@@ -126,7 +125,10 @@ class Store:
             left unfinished.
         """
         found, problems = None, []
+        unfinished = self._unfinished()
         for name in self._generations():
+            if name in unfinished:
+                continue
             faults = self.verify(name)
             if not faults:
                 found = Generation(self.directory / name)
@@ -135,12 +137,10 @@ class Store:
                 break
             self._damaged.add(name)
             problems += faults
-        for name in self._names():
-            if _DRAFT.fullmatch(name):
-                problems.append(
-                    f"{self.directory / name}: whoever wrote it was stopped "
-                    "before it was complete."
-                )
+        for draft in unfinished.values():
+            problems.append(
+                f"{draft}: whoever wrote it was stopped before it was complete."
+            )
         return found, problems
 
     def verify(self, name: str) -> list[str]:
@@ -155,14 +155,32 @@ class Store:
         except disk.DamagedError as error:
             return [str(error)]
 
-    def _draft_path(self, step: int) -> Path:
+    def _make_draft(self, step: int) -> None:
+        """Makes the draft of a step, in place of one left unfinished."""
+        path = self._draft_path(step)
+        try:
+            if path.exists():
+                shutil.rmtree(path)
+            path.mkdir()
+        except OSError as error:
+            raise refusal(error, path) from error
+
+    def _unfinished(self) -> dict[str, AnyPath]:
+        """Returns what shows that a backup was begun, by the folders' names."""
+        return {
+            name: self.directory / name
+            for name in self._names()
+            if _DRAFT.fullmatch(name)
+        }
+
+    def _draft_path(self, step: int) -> AnyPath:
         step = _check.integer("step", step, minimum=0)
         return self.directory / f".draft-{step:012d}"
 
     def _names(self) -> list[str]:
-        if not self.directory.is_dir():
+        if not self.in_bucket and not self.directory.is_dir():
             return []
-        return sorted(os.listdir(self.directory))
+        return sorted(path.name for path in self.directory.iterdir())
 
     def _generations(self) -> list[str]:
         """The names of all generations, sound or not, newest first."""
@@ -183,21 +201,25 @@ class Store:
 
     def _publish(self, step: int) -> tuple[Generation, list[str]]:
         """Gives a complete draft its name, and tidies up."""
-        parsed = map(parse_name, self._generations())
-        serials = [serial for other, serial in parsed if other == step]
-        name = generation_name(step, max(serials, default=0) + 1)
+        generation = Generation(self.directory / self._give_name(step))
+        return generation, self._tidy(step)
+
+    def _give_name(self, step: int) -> str:
+        name = self._next_name(step)
         os.rename(self._draft_path(step), self.directory / name)
         disk.sync_folder(self.directory)
-        generation = Generation(self.directory / name)
-        return generation, self._tidy(step)
+        return name
+
+    def _next_name(self, step: int) -> str:
+        """Returns a generation's name that is not yet taken."""
+        parsed = map(parse_name, self._generations())
+        serials = [serial for other, serial in parsed if other == step]
+        return generation_name(step, max(serials, default=0) + 1)
 
     def _tidy(self, step: int) -> list[str]:
         """Removes old drafts, and sound backups beyond `keep`."""
-        rubbish, problems = [], []
-        for name in self._names():
-            draft = _DRAFT.fullmatch(name)
-            if _REMOVED.fullmatch(name) or (draft and int(draft[1]) < step):
-                rubbish.append(self.directory / name)
+        problems = []
+        rubbish = [self.directory / name for name in self._left_behind(step)]
         rubbish += [old.path for old in self._sealed()[self.keep :]]
         for path in rubbish:
             try:
@@ -209,7 +231,17 @@ class Store:
                 )
         return problems
 
-    def _remove(self, path: Path) -> None:
+    def _left_behind(self, step: int) -> Sequence[str]:
+        """Returns what kills have left of folders, up to a sealed step."""
+        return [
+            name
+            for name in self._names()
+            if _REMOVED.fullmatch(name)
+            or (draft := _DRAFT.fullmatch(name))
+            and int(draft[1]) < step
+        ]
+
+    def _remove(self, path: AnyPath) -> None:
         """Removes a folder so that no half of it ever looks like a backup."""
         if parse_name(path.name):
             if not _only_ours(path):
@@ -221,8 +253,13 @@ class Store:
         shutil.rmtree(path)
 
 
-def _only_ours(path: Path) -> bool:
+def _only_ours(path: AnyPath) -> bool:
     """Whether a generation's folder has nothing that somebody added."""
+    there = {inside.name for inside in path.iterdir()}
+    return not path.is_symlink() and there == files_of(path)
+
+
+def files_of(path: AnyPath) -> set[str]:
+    """Returns the names of a generation's files."""
     ours = {file_path(path, file).name for file in Generation(path).files}
-    there = set(os.listdir(path))
-    return not path.is_symlink() and there == {MANIFEST, *ours}
+    return {MANIFEST, *ours}

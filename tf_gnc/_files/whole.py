@@ -1,25 +1,32 @@
 """Files that are whole or not there, and files with a row of JSON in each line.
 
-A file has another name until it is whole: what a kill leaves of it begins
-with `UNFINISHED`.
+On a disk a file has another name until it is whole: what a kill leaves of it
+begins with `UNFINISHED`. In a bucket nothing can be seen of it until then.
 """
 
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tf_gnc._files.bucket import BucketPath
+from tf_gnc._files.paths import AnyPath, is_bucket
+
 UNFINISHED = ".unfinished-"
 
 
-def write(path: Path, content: bytes | str | Callable[[Path], Any]) -> None:
+def write(path: AnyPath, content: bytes | str | Callable[[Path], Any]) -> None:
     """Writes a file, whole or not at all; replaces one there is.
 
-    A function writes the content at the path that it is given, which ends as
-    `path` does: some writers go by that.
+    A function writes the content at the local path that it is given, which
+    ends as `path` does: some writers go by that.
     """
+    if is_bucket(path):
+        _write_object(path, content)
+        return
     draft = path.with_name(f"{UNFINISHED}{path.name}")
     try:
         if callable(content):
@@ -32,7 +39,20 @@ def write(path: Path, content: bytes | str | Callable[[Path], Any]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
+def _write_object(
+    path: BucketPath, content: bytes | str | Callable[[Path], Any]
+) -> None:
+    if callable(content):
+        with tempfile.TemporaryDirectory(prefix="tf-gnc-") as folder:
+            local = Path(folder, path.name)
+            content(local)
+            path.upload(local)
+    else:
+        text = isinstance(content, str)
+        path.write_bytes(content.encode() if text else content)
+
+
+def write_json(path: AnyPath, content: Any) -> None:
     """Writes a JSON file, whole or not at all.
 
     Raises:
@@ -41,7 +61,7 @@ def write_json(path: Path, content: Any) -> None:
     write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: AnyPath) -> Any:
     """Returns what a JSON file says, None if it isn't there.
 
     Raises:
@@ -58,7 +78,7 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_rows(path: AnyPath, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a file with a row in each line, whole or not at all."""
     write(path, lines_of(rows))
 
@@ -68,12 +88,17 @@ def lines_of(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(map(_line, rows))
 
 
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
+def append_row(path: AnyPath, row: Mapping[str, Any]) -> None:
     """Adds a line to a file of rows and hands it to the system at once.
 
-    If the disk fills up halfway, the half line is taken back.
+    If the disk fills up halfway, the half line is taken back. An object in a
+    bucket can only be written anew, with all that it had.
     """
     unsent = _line(row).encode()
+    if is_bucket(path):
+        before = path.read_bytes() if path.exists() else b""
+        path.write_bytes(before + unsent)
+        return
     with path.open("ab", buffering=0) as file:
         whole = file.tell()
         try:
@@ -84,7 +109,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
             raise
 
 
-def read_rows(path: Path, key: str) -> list[dict[str, Any]]:
+def read_rows(path: AnyPath, key: str) -> list[dict[str, Any]]:
     """Returns the rows of a file of JSON lines; none if it isn't there.
 
     Half a line at its end is being written.
