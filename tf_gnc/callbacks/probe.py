@@ -2,8 +2,8 @@ r"""Measures a run while it trains, into a file, the logs and TensorBoard."""
 
 import math
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -81,7 +81,9 @@ class Probe(StepCallback):
             batch of the coming one, as the paper measures (A.6). (A step that
             loss scaling has skipped isn't counted.)
         dataset: The training set in batches, for `similarity`.
-        directory: Where the rows go; None for logs alone.
+        directory: Where the rows go, `gs://bucket/run` and `s3://bucket/run`
+            too; None for logs alone. To a bucket they are sent every few
+            seconds and as an epoch ends.
         log_dir: Where TensorBoard reads the same numbers by step, or None.
             No other probe's, since it reads the file of one writer.
         within: Ranges of steps outside of which nothing is measured, such as
@@ -100,7 +102,7 @@ class Probe(StepCallback):
         ['noise_norm', 'loss_spread']
     """
 
-    backed_up = ("_seen", "_sums")  # see tf_gnc.callbacks.callback_state
+    backed_up = ("_seen", "_sums", "_unsent")  # see callback_state
 
     def __init__(
         self,
@@ -121,7 +123,10 @@ class Probe(StepCallback):
         self.within = self._by_measure("within", within, None)
         self.directory, self.log_dir = directory, log_dir
         self._cheap = [name for name in self.measures if name in named.CHEAP]
-        self._rows: Path | None = None
+        self._rows: _files.AnyPath | None = None
+        # What an object in a bucket lacks of them, and when it was last sent.
+        self._unsent: list[Mapping[str, Any]] = []
+        self._sent_at = -math.inf
         self._writer: tf.summary.SummaryWriter | None = None
         self._turned_on = self._took_up = False
         self._before = self._epoch = 0
@@ -183,7 +188,7 @@ class Probe(StepCallback):
             if name != "gradient_noise_scale":
                 self._add(name, number, 1)
         if self._rows is not None:
-            _files.append_row(self._rows, row)
+            self._write(row)
         if self._writer is not None:
             with self._writer.as_default(step=step):
                 for name, number in numbers.items():
@@ -191,6 +196,7 @@ class Probe(StepCallback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the epoch's means to its logs."""
+        self._send()
         if logs is not None:
             for name, (total, weight) in self._sums.items():
                 mean = total / weight if weight > 0 else math.nan
@@ -200,6 +206,7 @@ class Probe(StepCallback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Leaves the step as it was."""
+        self._send()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -238,6 +245,20 @@ class Probe(StepCallback):
             if math.isfinite(gradient) and math.isfinite(noise):
                 self._add("gradient_noise_scale", noise, gradient)
         return {name: named.as_json(named.CHEAP[name](table)) for name in cheap}
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        if not _files.is_bucket(self._rows):
+            _files.append_row(self._rows, row)
+            return
+        self._unsent.append(row)
+        waited = time.monotonic() - self._sent_at
+        if waited >= probe_rows.SECONDS_BETWEEN_UPLOADS:
+            self._send()
+
+    def _send(self) -> None:
+        if self._unsent and self._rows is not None:
+            self._unsent = probe_rows.send(self._rows, self._unsent)
+            self._sent_at = time.monotonic()
 
     def _add(self, name: str, number: float, weight: float) -> None:
         total = self._sums.setdefault(name, [0.0, 0.0])

@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
+from tf_gnc import _files
 from tf_gnc._settings import setting, values_of
 from tf_gnc.callbacks.measures import FULL
 from tf_gnc.cli import command
@@ -124,9 +124,9 @@ def build_flags() -> command.FlagSet:
     return flag_set
 
 
-def _out_dir(runs: Sequence[RecordedRun], chosen: str | None) -> Path:
+def _out_dir(runs: Sequence[RecordedRun], chosen: str | None) -> _files.AnyPath:
     if chosen is not None:
-        return Path(chosen).expanduser()
+        return _files.as_path(chosen)
     first = runs[0].directory
     if len(runs) == 1:
         return first / "analysis"

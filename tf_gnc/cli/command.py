@@ -15,7 +15,11 @@ from typing import Any
 
 from absl import flags
 
+from tf_gnc._files import MissingExtraError
 from tf_gnc._settings import Setting, setting, settings_of
+
+# What a call can't be done for.
+_UNABLE = (ValueError, OSError, RuntimeError, MissingExtraError)
 
 _HELP = {"-h", "--help", "-help"}
 
@@ -218,7 +222,7 @@ def run(
         try:
             call.given, call.words = flag_set.parse(words)
             work = command.prepare(call)
-        except (ValueError, OSError, RuntimeError) as error:
+        except _UNABLE as error:
             call.say_error(error)
             return 2
         try:

@@ -12,7 +12,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -33,7 +32,9 @@ class Console(rich.console.Console):
         """Prints a text as it is: uncoloured, and no line broken."""
         self.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def say_files(self, names: Iterable[str], directory: str | Path) -> None:
+    def say_files(
+        self, names: Iterable[str], directory: str | os.PathLike
+    ) -> None:
         """Prints which files there are and, to be copied, where they are."""
         self.say(f"{', '.join(names)}\nin {directory}")
 

@@ -9,9 +9,8 @@ import functools
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 
-from tf_gnc import _check
+from tf_gnc import _check, _files
 from tf_gnc._settings import setting, values_of
 from tf_gnc.cli import command, run_many
 from tf_gnc.cli.compare import methods_and_seeds, work_of
@@ -96,7 +95,7 @@ def _prepare(call: command.Call) -> command.Work:
     drawn = []
     for part in parts:
         own = [comparisons[row] for row in part.rows]
-        folder = Path(out_dir, "figures", part.name).expanduser()
+        folder = _files.as_path(out_dir) / "figures" / part.name
         drawn.append((part, own, AnalysisFiles(folder, _run_dirs(own))))
     work = work_of(call, list(comparisons.values()))
 
@@ -234,7 +233,7 @@ def _draw(
         )
 
 
-def _run_dirs(comparisons: Sequence[Comparison]) -> list[Path]:
+def _run_dirs(comparisons: Sequence[Comparison]) -> list[_files.AnyPath]:
     return [c.run_dir(name) for c in comparisons for name in c.configs]
 
 
@@ -248,7 +247,7 @@ def _table_7(flags: ReproduceFlags) -> command.Work:
             f"--{', --'.join(chosen or ['scale'])}. Leave it out."
         )
     out_dir = flags.out_dir or "runs/reproduce-table2"
-    return lambda: print(table_7(Path(out_dir).expanduser()).to_text())
+    return lambda: print(table_7(_files.as_path(out_dir)).to_text())
 
 
 def _share(text: str) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_gnc import threads
+from tf_gnc import _files, threads
 from tf_gnc._settings import setting
 from tf_gnc.cli import child
 from tf_gnc.cli.command import Call, Stopped, UsageError
@@ -110,9 +110,9 @@ class RunMany:
 
         line, names = self.call.line, missing(configs, directory)
         jobs = max(1, min(self._jobs, len(names)))
-        log_dir = directory.path("logs")
-        pool = Pool(command_line, jobs, self._cores, log_dir, display)
-        pool.run(names)
+        with _files.local_draft(directory.path("logs")) as log_dir:
+            pool = Pool(command_line, jobs, self._cores, log_dir, display)
+            pool.run(names)
         if pool.stopped_by:
             interrupted = pool.stopped_by == signal.SIGINT
             raise Stopped(

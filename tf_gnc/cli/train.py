@@ -47,13 +47,17 @@ class TrainFlags:
     """Flags that say where and how, and change nothing in the results."""
 
     run_dir: str | None = _run(
-        "A new or empty directory for the results. Default: "
-        "runs/<dataset>-<method>-<time>.",
+        "A new or empty directory for the results, also gs://bucket/name or "
+        "s3://bucket/name. Default: runs/<dataset>-<method>-<time>.",
     )
     backup: str = _run(
         "When to back the run up: `epoch`, a number of steps, `never`, or "
         "`auto`: as epochs end, but not twice within 30 seconds.",
         default="auto",
+    )  # fmt: skip
+    backup_required: bool | None = _run(
+        "End the run if a backup can't be written, rather than say so and go "
+        "on. Default: on a disk yes, in a bucket no.",
     )  # fmt: skip
     resume: bool = _run(
         "Take up the run in --run_dir where its last backup is, if there is "
@@ -116,7 +120,13 @@ def _prepare(call: command.Call) -> command.Work:
     )
     # Started again by the launcher, a command goes on where it was.
     again = int(os.environ.get("TF_GNC_RESTART", "0")) > 0
-    placement = Placement(strategy, save_freq, flags.resume or again, recording)
+    placement = Placement(
+        strategy,
+        save_freq,
+        flags.resume or again,
+        recording,
+        flags.backup_required,
+    )
     prepared = prepare(config, flags.run_dir, call.line, placement)
     call.kept = f"What was written is kept in {prepared.workspace.directory}."
     return functools.partial(_train, prepared)

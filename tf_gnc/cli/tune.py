@@ -191,15 +191,15 @@ def _search_through(tuning: Tuning, runner: run_many.RunMany) -> list[Trial]:
             trials.update(zip(points, found, strict=True))
             return [trial.value(search.objective) for trial in found]
 
-        explore(search, _new_study(tuning), evaluate)
+        path = tuning.path("study.journal")
+        with _files.local_draft(path) as local:
+            explore(search, _new_study(search, local), evaluate)
     return list(trials.values())
 
 
-def _new_study(tuning: Tuning) -> optuna.Study:
+def _new_study(search: Search, path: Path) -> optuna.Study:
     """Returns a study in a new file: the runs are what is kept."""
-    search = tuning.search
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = tuning.path("study.journal")
     for old in (path, path.with_name(f"{path.name}.lock")):
         old.unlink(missing_ok=True)
     backend = optuna.storages.journal.JournalFileBackend(str(path))

@@ -9,8 +9,7 @@ disk        files that are on the disk when a call returns; checksums
 """
 
 from tf_gnc.store.disk import DamagedError
-from tf_gnc.store.in_bucket   the same in a bucket, where no folder can be renamed
-draft import Draft
+from tf_gnc.store.draft import Draft
 from tf_gnc.store.generation import Generation, generation_name
 from tf_gnc.store.in_bucket import open_store
 from tf_gnc.store.store import Store

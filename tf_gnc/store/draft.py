@@ -33,7 +33,8 @@ class Draft:
 
     Whenever the system refuses to write, such as for a full disk, the draft is
     removed, which makes room, and an OSError says so; in a bucket the next one
-    that is sealed removes it. Older backups are never touched. A process that can't see the draft raises a FileNotFoundError.
+    that is sealed removes it. Older backups are never touched. A process that
+    can't see the draft raises a FileNotFoundError.
 
     The draft's folder exists. Names of `known_damaged` backups are passed on;
     `publish` makes a complete draft the newest generation.

@@ -36,7 +36,9 @@ class AnalysisFiles(Directory):
         NotADirectoryError: If it is a file.
     """
 
-    def __init__(self, directory: Path, runs: Sequence[Path]) -> None:
+    def __init__(
+        self, directory: _files.AnyPath, runs: Sequence[_files.AnyPath]
+    ) -> None:
         super().__init__(directory)
         self._runs = sorted(str(run.resolve()) for run in runs)
         self._former: list[str] = []

@@ -11,7 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_gnc._files import UNFINISHED, read_json, read_rows
+from tf_gnc._files import (
+    UNFINISHED,
+    AnyPath,
+    UnreachableError,
+    as_path,
+    is_bucket,
+    read_json,
+    read_rows,
+)
 
 MEASURED = "analysis/measured.jsonl"
 """What was measured afterwards, in a run's directory."""
@@ -38,7 +46,7 @@ class RecordedRun:
         label: What tells it from the others in a figure.
     """
 
-    directory: Path
+    directory: AnyPath
     config: Mapping[str, Any]
     steps_per_epoch: float
     metrics: Sequence[Mapping[str, Any]]
@@ -104,8 +112,8 @@ def read_runs(directories: Iterable[str | os.PathLike]) -> list[RecordedRun]:
     Raises:
         ValueError: As `read_run`.
     """
-    directories = [Path(directory).expanduser() for directory in directories]
-    found: dict[Path, RecordedRun] = {}
+    directories = [path for name in directories for path in _paths_of(name)]
+    found: dict[AnyPath, RecordedRun] = {}
     kept = [path for path in directories if not _is_analysis(path)]
     for directory in kept or directories:
         run = read_run(directory)
@@ -135,7 +143,7 @@ def read_run(directory: str | os.PathLike) -> RecordedRun:
     Raises:
         ValueError: If it isn't that of a run, or a file is damaged.
     """
-    directory = Path(directory).expanduser()
+    directory = as_path(directory)
     about = _about(directory)
     # What was recorded comes last: it was measured with the noise in force.
     rows = by_step(
@@ -168,13 +176,29 @@ def by_step(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [merged[step] for step in sorted(merged)]
 
 
-def _about(directory: Path) -> dict[str, Any]:
+def _paths_of(name: str | os.PathLike) -> list[AnyPath]:
+    """Returns what a name stands for: no shell looks into a bucket for `*`."""
+    path = as_path(name)
+    if not is_bucket(path) or "*" not in str(path):
+        return [path]
+    found = sorted(path.parent.glob(path.name))
+    if not found:
+        raise ValueError(
+            f"RUN must be the directory of a run, got '{path}', which stands "
+            "for none. In a bucket, * may stand after the last slash."
+        )
+    return found
+
+
+def _about(directory: AnyPath) -> dict[str, Any]:
     """Returns a run's config.json."""
     try:
         about = read_json(directory / "config.json")
         if {"method", "seed", "batch_size"} <= set(about["config"]):
             float(about["steps_per_epoch"])
             return about
+    except UnreachableError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         pass
     advice = "Give the directory that `tf-gnc train --run_dir=...` named."
@@ -187,7 +211,7 @@ def _about(directory: Path) -> dict[str, Any]:
     )
 
 
-def _is_analysis(directory: Path) -> bool:
+def _is_analysis(directory: AnyPath) -> bool:
     """Tells whether `tf-gnc analyze`, killed or not, has left a directory."""
     if not directory.is_dir() or (directory / "config.json").exists():
         return False
@@ -196,7 +220,7 @@ def _is_analysis(directory: Path) -> bool:
     return read_analysis(directory) is not None
 
 
-def read_analysis(directory: Path) -> dict[str, Any] | None:
+def read_analysis(directory: AnyPath) -> dict[str, Any] | None:
     """Returns what an analysis says of itself, None if it says nothing."""
     try:
         about = read_json(directory / ABOUT)
@@ -206,7 +230,7 @@ def read_analysis(directory: Path) -> dict[str, Any] | None:
     return about if whole else None
 
 
-def _tell_apart(directories: Sequence[Path]) -> list[str]:
+def _tell_apart(directories: Sequence[AnyPath]) -> list[str]:
     """Returns a part of each path, the one nearest to its end that differs.
 
     If there is no part in which all differ, the end from which on they do.

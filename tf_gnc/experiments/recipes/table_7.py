@@ -1,7 +1,5 @@
 """Table 7: ImageNet in large batches, as others published it, and ours."""
 
-from pathlib import Path
-
 from tf_gnc import _files
 from tf_gnc.experiments.compare.table import Table
 from tf_gnc.experiments.recipes import RECIPES
@@ -10,7 +8,7 @@ from tf_gnc.experiments.recipes.paper import TABLE_7
 _ROW = "imagenet-32768"
 
 
-def table_7(directory: Path) -> Table:
+def table_7(directory: _files.AnyPath) -> Table:
     """Returns the published table, and a row of ours below.
 
     `directory` is that of `tf-gnc reproduce table2`, where runs of ours may

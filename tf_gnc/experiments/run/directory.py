@@ -7,6 +7,7 @@ tf_gnc._files. What stands in the files is up to others.
 import errno
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def new_run_dir(dataset: str, method: str, stamp: str | None = None) -> Path:
 
 
 class Directory:
-    """A local directory, which need not exist."""
+    """A directory on a disk or in a bucket, which need not exist."""
 
     argument = "out_dir"
     """How errors call it; its flag is named likewise."""
@@ -48,16 +49,18 @@ class Directory:
     """What the directory is of, for errors."""
 
     def __init__(self, directory: str | os.PathLike) -> None:
-        name = os.fspath(directory)
-        if "://" in name:
+        try:
+            self.directory = _files.as_path(directory)
+        except ValueError as error:
             raise ValueError(
-                f"`{self.argument}` must be a local directory, got "
-                f"{self.argument}={name!r}. Write to a local one and copy it "
-                "afterwards."
-            )
-        self.directory = Path(name).expanduser()
+                f"`{self.argument}` must be a local directory or one in a "
+                f"bucket, got {self.argument}={os.fspath(directory)!r}. {error}"
+            ) from None
+        self.in_bucket = _files.is_bucket(self.directory)
+        self.owner = _files.Owner(self.directory) if self.in_bucket else None
+        """Who writes there, in a bucket; a disk has locks."""
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> _files.AnyPath:
         """Returns the path of a file of that name."""
         return self.directory / name
 
@@ -78,7 +81,7 @@ class Directory:
 
     def whole_names(self) -> list[str]:
         """Returns the names of the files that aren't still being written."""
-        begun = _files.UNFINISHED
+        begun = (_files.UNFINISHED, _files.OWNER)
         return [name for name in self.names() if not name.startswith(begun)]
 
     def refuse_other_settings(
@@ -111,7 +114,7 @@ class RunFiles(Directory):
     without leaving a trace.
 
     Raises:
-        ValueError: If `run_dir` isn't on a local file system.
+        ValueError: If `run_dir` is an address of an unknown kind.
         FileExistsError: If there is anything in `run_dir`.
         NotADirectoryError: If `run_dir` is a file.
         OSError: With `errno.ENOSPC` if the disk is as good as full.
@@ -131,8 +134,13 @@ class RunFiles(Directory):
         """Makes the directory and, for good, a metrics.jsonl in it."""
         self._refuse_if_taken()
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self.owner:
+            self.owner.take()
         if self._resume and self.path("metrics.jsonl").exists():
             self.remove_unfinished()
+            return
+        if self.owner:
+            self.path("metrics.jsonl").write_bytes(b"")
             return
         try:
             # Of two runs that start at once in the same empty directory,
@@ -146,6 +154,32 @@ class RunFiles(Directory):
         path = self.path("metrics.jsonl")
         if path.read_text(encoding="utf-8") != _files.lines_of(rows):
             _files.write_rows(path, rows)
+
+    def add_row(
+        self, rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]
+    ) -> None:
+        """Has metrics.jsonl hold these rows and a new one.
+
+        A bucket that can't be written to is told of in a line: the next row
+        brings all of them.
+        """
+        path = self.path("metrics.jsonl")
+        if not self.owner:
+            self.keep_rows(rows)
+            _files.append_row(path, row)
+            return
+        try:
+            self.owner.check()
+            _files.write_rows(path, [*rows, row])
+        except _files.TakenError:
+            raise
+        except OSError as error:
+            print(
+                f"{path} can't be written now ({error.strerror}); its rows "
+                "are kept for the next time.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _refuse_if_taken(self) -> None:
         done = self.whole_names()
@@ -162,6 +196,8 @@ class RunFiles(Directory):
         )
 
     def _check_space(self) -> None:
+        if self.in_bucket:
+            return
         existing = self.directory.absolute()
         while not existing.exists():
             existing = existing.parent

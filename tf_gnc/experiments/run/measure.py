@@ -7,7 +7,6 @@ so that the rows are too. Gradient noise is the exception: see `measure`.
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import keras
 
@@ -45,7 +44,7 @@ def check_measures(measures: Sequence[str]) -> None:
         _check.choice("measure", name, FULL)
 
 
-def find_models(run: RecordedRun) -> dict[int, Path]:
+def find_models(run: RecordedRun) -> dict[int, _files.AnyPath]:
     """Returns the models that a run has kept, by the epochs they ended.
 
     Those of `--checkpoint_every`, and the one at the end; without any, raises
@@ -120,7 +119,7 @@ def measure(
 
 
 def load_checkpoint(
-    path: Path, config: RunConfig, images: data.Source, epoch: int
+    path: _files.AnyPath, config: RunConfig, images: data.Source, epoch: int
 ) -> GNCTrainStep:
     """Returns a model of a run as it was after so many epochs, compiled.
 
@@ -132,7 +131,8 @@ def load_checkpoint(
     if is_own(config.model):
         load_model(config.model)  # Its module may register classes.
     try:
-        loaded = keras.models.load_model(path)
+        with _files.local_file(path) as local:
+            loaded = keras.models.load_model(local)
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"The model {path} can't be read: {error}") from error
     if isinstance(loaded, GNCTrainStep) and loaded.compiled:

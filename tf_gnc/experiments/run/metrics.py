@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from tf_gnc._files import append_row, finite_or_none
+from tf_gnc._files import finite_or_none
 from tf_gnc.data import Updates
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run import environment
@@ -78,8 +78,7 @@ class MetricsLog(keras.callbacks.Callback):
                 row[name] = finite_or_none(logs[name])
         self.training_seconds.append(self._training_ended - self._epoch_began)
         # A run that was taken up again forgets what came after its backup.
-        self._files.keep_rows(self.rows)
-        append_row(self._files.path("metrics.jsonl"), row)
+        self._files.add_row(self.rows, row)
         self.rows.append(row)
         if row["loss"] is None:
             raise FloatingPointError(

@@ -7,10 +7,8 @@ a temporary one that is thrown away, so that all of them do the same things.
 
 import dataclasses
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -40,12 +38,15 @@ class Placement:
             one.
         recording: What is measured and kept on the way; another one may be
             chosen when a run is taken up.
+        backup_required: Whether the run ends if a backup can't be written;
+            None for `BackupAndRestore`'s default.
     """
 
     strategy: tf.distribute.Strategy
     save_freq: str | int | None = None
     resume: bool = False
     recording: Recording = Recording()
+    backup_required: bool | None = None
 
 
 class Workspace:
@@ -74,7 +75,7 @@ class Workspace:
                     "processes, so that all of them use the same directory."
                 )
             run_dir = new_run_dir(config.dataset, config.method, stamp)
-        self.directory = Path(run_dir).expanduser()
+        self.directory = _files.as_path(run_dir)
         if not self.is_chief:
             self._temporary = tempfile.TemporaryDirectory(prefix="tf-gnc-")
             run_dir = self._temporary.name  # Removed with this object.
@@ -104,9 +105,11 @@ class Workspace:
         if save_freq is None:
             return []
         folder = self.directory / "backup"
+        how = {"save_freq": save_freq}
         if save_freq == "auto":
-            return [BackupAndRestore(folder, min_seconds=30.0)]
-        return [BackupAndRestore(folder, save_freq)]
+            how = {"min_seconds": 30.0}
+        required = self.placement.backup_required
+        return [BackupAndRestore(folder, required=required, **how)]
 
     def note_start(self, step: int) -> None:
         """Keeps the step at which a run that had begun before is taken up."""
@@ -125,5 +128,7 @@ class Workspace:
         """Removes what a run needs no more once its results are there."""
         collectives.barrier(self.strategy)
         if self.is_chief:
-            shutil.rmtree(self.files.path("backup"), ignore_errors=True)
+            _files.remove_tree(self.files.path("backup"), ignore_errors=True)
             self.files.path(_RESUMED).unlink(missing_ok=True)
+            if self.files.owner:
+                self.files.owner.give_back()

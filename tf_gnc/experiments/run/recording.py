@@ -133,7 +133,7 @@ class Recording:
         self,
         config: RunConfig,
         images: data.Source,
-        run_dir: Path,
+        run_dir: _files.AnyPath,
         updates: data.Updates,
         first_step: int,
     ) -> list[keras.callbacks.Callback]:
@@ -175,7 +175,9 @@ class Recording:
             ]
         return {"every": every, "within": within}
 
-    def checkpoints(self, run_dir: Path) -> list[keras.callbacks.Callback]:
+    def checkpoints(
+        self, run_dir: _files.AnyPath
+    ) -> list[keras.callbacks.Callback]:
         """Returns what keeps models in `fit`."""
         if not self.checkpoint_every:
             return []

@@ -1,7 +1,6 @@
 """Models that a run keeps: as it goes, and at its end."""
 
 import warnings
-from pathlib import Path
 
 import keras
 
@@ -15,7 +14,7 @@ CHECKPOINTS = "checkpoints"
 """The folder of a run's directory that holds them."""
 
 
-def save_model(model: keras.Model, path: Path) -> None:
+def save_model(model: keras.Model, path: _files.AnyPath) -> None:
     """Saves a model, the first process whole or not at all."""
     if is_chief(model.distribute_strategy):
         _files.write(path, model.save)
@@ -23,7 +22,7 @@ def save_model(model: keras.Model, path: Path) -> None:
         model.save(path)
 
 
-def save_result(model: GNCTrainStep, path: Path) -> None:
+def save_result(model: GNCTrainStep, path: _files.AnyPath) -> None:
     """Saves what a run has trained, for those who don't have tf_gnc.
 
     That is a stock Keras model, not compiled. A model with a `call` of its
@@ -57,7 +56,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     backed_up = ()  # see tf_gnc.callbacks.callback_state
 
-    def __init__(self, directory: Path, every: int) -> None:
+    def __init__(self, directory: _files.AnyPath, every: int) -> None:
         super().__init__()
         self._directory, self._every = directory, every
 

@@ -9,9 +9,7 @@ import dataclasses
 import fcntl
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -40,7 +38,7 @@ class RunTask:
     """
 
     config: RunConfig
-    run_dir: Path
+    run_dir: _files.AnyPath
     command: str
     holdout: float = 0.0
     log_displacement: bool = False
@@ -60,7 +58,7 @@ class RunTask:
         """Makes the task that `to_json` was called on."""
         content = json.loads(text)
         content["config"] = RunConfig.from_dict(content["config"])
-        content["run_dir"] = Path(content["run_dir"])
+        content["run_dir"] = _files.as_path(content["run_dir"])
         content["recording"] = Recording.from_measuring(content["recording"])
         return cls(**content)
 
@@ -171,20 +169,18 @@ class ManyRuns(Directory):
 
     @contextlib.contextmanager
     def claimed(self, command: str) -> Iterator[None]:
-        """Holds the directory for a command; a second one gets an OSError."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        held = os.open(self.directory, os.O_RDONLY)
-        try:
-            self._lock(held)
+        """Holds the directory for a command; a second one gets an OSError.
+
+        In a bucket the first one gets it, before it starts another run.
+        """
+        with self._held():
             self._refuse_others()
             self.remove_unfinished()
             if not self.path(self.about).exists():
                 self._begin(command)
             yield
-        finally:
-            os.close(held)
 
-    def run_dir(self, name: str) -> Path:
+    def run_dir(self, name: str) -> _files.AnyPath:
         """Returns where a run writes."""
         return self.directory / "runs" / name
 
@@ -195,9 +191,11 @@ class ManyRuns(Directory):
 
         What a run has left that was killed before it had begun is removed.
         """
+        if self.owner:
+            self.owner.check()
         run_dir = self.run_dir(name)
         if run_dir.exists() and not (run_dir / "config.json").exists():
-            shutil.rmtree(run_dir)
+            _files.remove_tree(run_dir)
         config = dataclasses.replace(config, threads=threads)
         return RunTask(
             config,
@@ -261,6 +259,21 @@ class ManyRuns(Directory):
                 f", got out_dir='{self.directory}', which holds other files. "
                 "Choose another name (--out_dir)."
             )
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        if self.owner:
+            self.owner.take()
+            yield
+            self.owner.give_back()
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        held = os.open(self.directory, os.O_RDONLY)
+        try:
+            self._lock(held)
+            yield
+        finally:
+            os.close(held)
 
     def _lock(self, descriptor: int) -> None:
         """Locks the directory for as long as it is open."""
