@@ -59,11 +59,19 @@ def find_prepared(name: str, data_dir: str | os.PathLike) -> str | None:
     """Returns the directory of the newest prepared version, or None.
 
     Looks at the files alone, so that the answer comes at once. `data_dir` may
-    be a `gs://` address.
+    be a `gs://` address: TensorFlow reads it itself. Of another kind, which it
+    doesn't know, a ValueError says so.
     """
     parent = os.path.join(os.fspath(data_dir), name)
-    if not tf.io.gfile.isdir(parent):
-        return None
+    try:
+        if not tf.io.gfile.isdir(parent):
+            return None
+    except tf.errors.UnimplementedError as error:
+        raise ValueError(
+            "`data_dir` must be where TensorFlow can read, a local directory "
+            f"or gs://, got data_dir={os.fspath(data_dir)!r} ({error.message})."
+            " Copy the data set to one of these (--data_dir)."
+        ) from None
     versions = {}
     for entry in tf.io.gfile.listdir(parent):
         path = os.path.join(parent, entry.rstrip("/"))

@@ -35,6 +35,13 @@ def prepare(data_dir: str) -> str:
     # Late: it imports tensorflow-datasets.
     from tf_gnc.data.sets.digits_builder import digits_dataset_builder
 
+    if "://" in data_dir:
+        raise prepared.DatasetNotFoundError(
+            "The data set 'digits' must have been prepared to be read from a "
+            f"bucket, got data_dir={data_dir!r}, which has none. Leave "
+            "data_dir (--data_dir) out: they are prepared on this machine in a "
+            "second. Or copy the folder `digits` from there."
+        )
     try:
         os.makedirs(data_dir, exist_ok=True)
         private = tempfile.TemporaryDirectory(
