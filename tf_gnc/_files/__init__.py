@@ -3,7 +3,7 @@
 whole     files that are whole or not there, and files of rows
 bucket    paths in a bucket
 paths     what is done with a path, wherever it leads
-patience  a bucket that can't be reached
+retry     a bucket that can't be reached
 owner     who writes to a directory in a bucket, which knows no locks
 """
 
@@ -18,7 +18,7 @@ from tf_gnc._files.paths import (
     local_file,
     remove_tree,
 )
-from tf_gnc._files.patience import UnreachableError, patience
+from tf_gnc._files.retry import UnreachableError, patience
 from tf_gnc._files.whole import (
     UNFINISHED,
     append_row,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tf_gnc._files.patience import patiently
+from tf_gnc._files.retry import patiently
 
 # What a scheme needs, and the extra that brings it.
 _NEEDS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "memory": None}
@@ -39,7 +39,7 @@ class BucketPath:
     Has the part of `pathlib.Path` that this package uses, so that code which
     is given a path need not know where that leads. `str` and `os.fspath` give
     the address. Every call that meets a bucket which can't be reached is
-    repeated; see `patience`.
+    repeated; see retry.py.
 
     Raises:
         ValueError: If the address has no bucket, or is of another kind.
