@@ -14,11 +14,9 @@ import pytest
 
 from tf_gnc._files import bucket
 
-BUCKET = "bucket"
-
 
 class S3:
-    """moto's; what it holds belongs to the process."""
+    """moto's; what it holds belongs to the process, whatever its port."""
 
     def __init__(self, folder, port):
         self._port = port
@@ -50,6 +48,8 @@ class GCS:
             "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
             # Else gcsfs asks by gRPC, which no emulator answers, for a minute.
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+            # Else a machine of Google's is looked for, in vain.
+            "FSSPEC_GS_TOKEN": "anon",
         }
 
     def start(self):
@@ -73,13 +73,17 @@ def running(scheme, folder, patch):
     pytest.importorskip(module)
     with socket.socket() as it:
         it.bind(("127.0.0.1", 0))
-        server = kind(folder, it.getsockname()[1])
+        port = it.getsockname()[1]
+    server = kind(folder, port)
+    server.address = f"{scheme}://bucket-{port}"
     for name, value in server.environment.items():
         patch.setenv(name, value)
+    patch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
     server.start()
     try:
         _forget_connections()
-        fsspec.filesystem(scheme, use_listings_cache=False).mkdir(BUCKET)
+        system = fsspec.filesystem(scheme, use_listings_cache=False)
+        system.mkdir(server.address)
         yield server
     finally:
         server.stop()
