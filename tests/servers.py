@@ -14,6 +14,10 @@ import pytest
 
 from tf_gnc._files import bucket
 
+# Read when gcsfs is imported. Else it asks by gRPC, which no emulator answers,
+# for a minute.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 
 class S3:
     """moto's; what it holds belongs to the process, whatever its port."""
@@ -46,8 +50,6 @@ class GCS:
         self._folder, self._port = folder, port
         self.environment = {
             "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
-            # Else gcsfs asks by gRPC, which no emulator answers, for a minute.
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
             # Else a machine of Google's is looked for, in vain.
             "FSSPEC_GS_TOKEN": "anon",
         }
@@ -55,7 +57,11 @@ class GCS:
     def start(self):
         emulator = pytest.importorskip("gcp_storage_emulator.server")
         self._server = emulator.create_server(
-            "127.0.0.1", self._port, False, data_dir=os.fspath(self._folder)
+            "127.0.0.1",
+            self._port,
+            in_memory=False,
+            default_bucket=f"bucket-{self._port}",
+            data_dir=os.fspath(self._folder),
         )
         self._server.start()
 
@@ -82,8 +88,8 @@ def running(scheme, folder, patch):
     server.start()
     try:
         _forget_connections()
-        system = fsspec.filesystem(scheme, use_listings_cache=False)
-        system.mkdir(server.address)
+        if scheme == "s3":  # The other has made its own.
+            fsspec.filesystem(scheme).mkdir(server.address)
         yield server
     finally:
         server.stop()

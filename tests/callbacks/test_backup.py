@@ -369,7 +369,8 @@ def test_data__arrays__skipped_examples_are_not_read(tmp_path, monkeypatch):
         ({"save_freq": 0}, "`save_freq`.*got save_freq=0"),
         ({"keep": 0}, "`keep`.*got keep=0"),
         ({"min_seconds": -1}, "`min_seconds`.*got min_seconds=-1"),
-        ({"directory": "gs://bucket"}, "local or shared.*'gs://bucket'"),
+        ({"directory": "ftp://host/a"}, "gs://bucket/name.*'ftp://host/a'"),
+        ({"required": 1}, "`required`.*got required=1"),
     ],
 )
 def test_backup__bad_argument__is_refused(arguments, words, tmp_path):

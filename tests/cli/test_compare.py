@@ -84,7 +84,7 @@ def test_compare__help__has_its_own_flags_and_those_of_train(capsys):
         (["--method=gnc"], ["Unknown", "method", "methods"]),
         (["--batch_size=2048"], ["batch_size=2048 with 1437 examples"]),
         (["--dataset=cifar10"], ["'cifar10' is not prepared", "--download"]),
-        (["--out_dir=gs://bucket/out"], ["local directory"]),
+        (["--out_dir=ftp://host/out"], ["local directory"]),
         (["digits"], ["only flags", "'digits'"]),
     ],
 )

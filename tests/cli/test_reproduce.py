@@ -87,7 +87,7 @@ def test_reproduce__list__has_every_recipe(capsys):
         (["fig3c", "--methods=gnc"], "got methods='gnc'"),
         (["table2", "more"], "one table .*, got table2, more"),
         (["--rows", "x", "table2"], "--rows must be .*, got 'x'"),
-        (["laptop", "--out_dir=gs://b/c"], "must be a local directory"),
+        (["laptop", "--out_dir=ftp://b/c"], "must be a local directory"),
     ],
 )
 def test_reproduce__bad_command__one_line_exit_2_and_nothing_left(

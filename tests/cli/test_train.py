@@ -147,7 +147,7 @@ def test_train__decay_steps__are_the_users_and_the_collapse_stays():
         (["--method=gnc_to_rnc", "--epochs=4", "--switch_epoch=4"], ["here 3"]),
         (["--batch_size=2048"], ["batch_size=2048 with 1437 examples"]),
         (["--dataset=cifar10"], ["'cifar10' is not prepared", "--download"]),
-        (["--run_dir=gs://bucket/run"], ["local directory"]),
+        (["--run_dir=ftp://host/run"], ["local directory", "gs://bucket/name"]),
         (["digits"], ["only flags", "'digits'"]),
     ],
 )

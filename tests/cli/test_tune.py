@@ -98,7 +98,7 @@ def test_tune__help__has_its_own_flags_and_those_of_train(capsys):
         (["--jobs=0"], ["--jobs=0", "positive"]),
         (["--batch_size=1408"], ["batch_size=1408 with 1293 examples"]),
         (["--dataset=cifar10"], ["'cifar10' is not prepared", "--download"]),
-        (["--out_dir=gs://bucket/out"], ["local directory"]),
+        (["--out_dir=ftp://host/out"], ["local directory"]),
         (["digits"], ["only flags", "'digits'"]),
     ],
 )

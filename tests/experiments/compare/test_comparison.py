@@ -137,7 +137,7 @@ def test_comparison__other_content__is_refused_untouched(tmp_path):
     with pytest.raises(NotADirectoryError, match="is a file"):
         Comparison(PLAN, tmp_path / "thesis.txt")
     with pytest.raises(ValueError, match="local directory"):
-        Comparison(PLAN, "gs://bucket/out")
+        Comparison(PLAN, "ftp://host/out")
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 

@@ -37,8 +37,8 @@ def test_run_files__a_file_of_that_name__is_refused(tmp_path):
 
 
 def test_run_files__remote_address__is_refused():
-    with pytest.raises(ValueError, match="run_dir='gs://bucket/run'"):
-        RunFiles("gs://bucket/run")
+    with pytest.raises(ValueError, match="run_dir='ftp://host/run'"):
+        RunFiles("ftp://host/run")
 
 
 def test_claim__two_runs_at_once__one_is_refused(tmp_path):
