@@ -13,7 +13,7 @@ from tests.experiments.run import test_remainder as small
 from tests.store import saving
 from tf_gnc import GNCModel, _files
 from tf_gnc._files import retry
-from tf_gnc.callbacks import BackupAndRestore
+from tf_gnc.callbacks import BackupAndRestore, probe_rows
 from tf_gnc.experiments import Placement, prepare, train
 from tf_gnc.experiments.figures.recorded_runs import read_runs
 from tf_gnc.experiments.run.directory import RunFiles
@@ -56,9 +56,25 @@ def test_store__real_server__backups_are_pruned_and_checked(address):
     saving.check(latest)
 
 
-def test_run__cut_short_and_taken_up__is_the_run_to_the_bit(address, tmp_path):
+def test_write__cut_off_in_the_middle__leaves_no_object(address):
+    def chunks():
+        yield b"the first half"
+        raise KeyboardInterrupt
+
+    path = _files.as_path(f"{address}/large")
+    with pytest.raises(KeyboardInterrupt):
+        path.write_chunks(chunks)
+    assert not path.exists()
+
+
+def test_run__cut_short_and_taken_up__is_the_run_to_the_bit(
+    address, tmp_path, monkeypatch
+):
+    # The rows of steps 5 and 6 aren't sent yet when it is backed up.
+    monkeypatch.setattr(probe_rows, "SECONDS_BETWEEN_UPLOADS", 1e9)
+
     def interrupt(batch, logs):
-        if int(cut.model.optimizer.iterations) == 8:
+        if int(cut.model.optimizer.iterations) == 7:
             raise KeyboardInterrupt
 
     placed = Placement(
