@@ -63,15 +63,16 @@ def find_prepared(name: str, data_dir: str | os.PathLike) -> str | None:
     doesn't know, a ValueError says so.
     """
     parent = os.path.join(os.fspath(data_dir), name)
-    try:
-        if not tf.io.gfile.isdir(parent):
-            return None
-    except tf.errors.UnimplementedError as error:
+    scheme = parent.partition("://")[0] if "://" in parent else ""
+    known = tf.io.gfile.get_registered_schemes()
+    if scheme not in ("", *known):
         raise ValueError(
             "`data_dir` must be where TensorFlow can read, a local directory "
-            f"or gs://, got data_dir={os.fspath(data_dir)!r} ({error.message})."
-            " Copy the data set to one of these (--data_dir)."
-        ) from None
+            f"or gs://, got data_dir={os.fspath(data_dir)!r}. Copy the data "
+            "set to one of these (--data_dir)."
+        )
+    if not tf.io.gfile.isdir(parent):
+        return None
     versions = {}
     for entry in tf.io.gfile.listdir(parent):
         path = os.path.join(parent, entry.rstrip("/"))
