@@ -446,8 +446,9 @@ def test_train_function__any_optimizer__one_large_all_reduce_and_one_small(
 def test_train_function__probing__still_one_large_all_reduce(two_processes):
     for found, _, _ in two_processes[reductions]:
         large, logs = found["sgd"]
-        # A column of four for each of the workers travels along.
-        assert found["probing"] == [large + 4 * M, logs]
+        # A column of four for each of the workers travels along, and how far
+        # each of the five variables is displaced.
+        assert found["probing"] == [large + 4 * M + 5, logs]
 
 
 @pytest.mark.parametrize(
