@@ -28,7 +28,9 @@ from tests.noise.members import (
 from tf_gnc import GradientNoise, MomentumNoise, SharpnessAware
 
 # Those whose group spans two replicas of four workers each.
-SPANNING = ("sam", "asam", "every 3, of all", "gnc_current")
+SPANNING = (
+    "sam", "sam of kernels", "asam", "every 3, of all", "gnc_current",
+)  # fmt: skip
 
 
 @EVERY_MEMBER
