@@ -335,8 +335,8 @@ def test_store__keep_below_one__is_refused(tmp_path, keep):
 
 
 def test_store__remote_address__is_refused():
-    with pytest.raises(ValueError, match="got directory='gs://bucket/backup'"):
-        Store("gs://bucket/backup")
+    with pytest.raises(ValueError, match="got directory='memory://bucket/backup'"):
+        Store("memory://bucket/backup")
 
 
 def test_store__directory_is_a_file__is_refused(tmp_path):
