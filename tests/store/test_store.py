@@ -335,7 +335,9 @@ def test_store__keep_below_one__is_refused(tmp_path, keep):
 
 
 def test_store__remote_address__is_refused():
-    with pytest.raises(ValueError, match="got directory='memory://bucket/backup'"):
+    with pytest.raises(
+        ValueError, match="got directory='memory://bucket/backup'"
+    ):
         Store("memory://bucket/backup")
 
 
