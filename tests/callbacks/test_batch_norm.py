@@ -49,6 +49,26 @@ def test_recalibrate__statistics_that_are_not_numbers__are_mended():
     np.testing.assert_allclose(_statistics(norm)[1], X.var(0), rtol=1e-5)
 
 
+def test_recalibrate__layer_that_is_not_called__keeps_what_it_has():
+    class Half(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.used = keras.layers.BatchNormalization()
+            self.unused = keras.layers.BatchNormalization()
+            self.unused.build((None, 5))
+
+        def call(self, x, training=False):
+            return self.used(x, training=training)
+
+    model = Half()
+    model(X)
+    model.unused.moving_mean.assign([3.0] * 5)
+    recalibrate_batch_norm(model, [X])
+    np.testing.assert_allclose(_statistics(model.used)[0], X.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(_statistics(model.unused)[0], 3.0)
+    np.testing.assert_allclose(_statistics(model.unused)[1], 1.0)
+
+
 def test_recalibrate__second_layer__has_what_it_is_given_in_training():
     """One batch: the statistics of what the layers before make of it."""
     inputs = keras.Input((5,))

@@ -114,16 +114,19 @@ class BatchNormStatistics:
             (variable, tf.zeros(variable.shape, variable.dtype))
             for layer in self._layers
             for variable in (layer.moving_mean, layer.moving_variance)
-            if not layer.renorm
+            if not getattr(layer, "renorm", False)  # from Keras 3.14 on
         ]
-        with keras.StatelessScope(zeros) as scope:
-            _keras_compat.call_for_training(self._model, x)
         means, squares = [], []
-        for layer in self._layers:
-            mean = scope.get_current_value(layer.moving_mean)
-            variance = scope.get_current_value(layer.moving_variance)
-            if mean is None:  # The model's call doesn't use it.
-                mean, variance = layer.moving_mean, layer.moving_variance
+        with keras.StatelessScope(zeros) as scope:
+            value_of = scope.get_current_value
+            before = [value_of(layer.moving_mean) for layer in self._layers]
+            _keras_compat.call_for_training(self._model, x)
+        for layer, at_first in zip(self._layers, before, strict=True):
+            mean = value_of(layer.moving_mean)
+            variance = value_of(layer.moving_variance)
+            if mean is at_first:  # The model's call doesn't use it.
+                mean = layer.moving_mean.value
+                variance = layer.moving_variance.value
             mean = tf.cast(mean, tf.float64)
             means.append(mean)
             squares.append(tf.cast(variance, tf.float64) + mean**2)
