@@ -166,8 +166,8 @@ class RecalibrateBatchNorm(keras.callbacks.Callback):
 
     It does so as `tf_gnc.recalibrate_batch_norm` does, at the clean weights.
     Training doesn't read the statistics and goes on as without the callback.
-    Behind `keras.callbacks.SwapEMAWeights` in the list they are those of the
-    averages.
+    Put it behind `keras.callbacks.SwapEMAWeights` in the list, so that a
+    validation of the averages has their statistics.
 
     Args:
         dataset: Batches; those of each estimate are its first ones.
