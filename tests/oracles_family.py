@@ -45,17 +45,18 @@ def share_of(x, noise, share):
 
 
 def update(x, velocity, gradient, rate, momentum, decay, tau):
-    """The paper's momentum, or with a tau its LARS, vectors spared."""
+    """The paper's momentum, or with a tau its LARS, vectors spared.
+
+    Returns weights, velocities and each one's local rate.
+    """
     ends = []
     for w, v, g in zip(x, velocity, gradient, strict=True):
         if tau is None or w.ndim < 2:
             spared = 0.0 if tau else decay
             v = momentum * v - rate * (g + spared * w)
-            ends.append((w + v, v))
+            ends.append((w + v, v, rate))
         else:
-            ends.append(
-                oracles.lars_paper(w, v, g, rate, momentum, decay, tau)[:2]
-            )
+            ends.append(oracles.lars_paper(w, v, g, rate, momentum, decay, tau))
     return [list(parts) for parts in zip(*ends, strict=True)]
 
 
@@ -63,7 +64,7 @@ def train(
     weights, batches, workers, rate, *, kind, coefficient, group=1,
     adaptive=False, center=True, current=False, uphill=False,
     include_vectors=True, momentum=0.9, decay=0.0, every=1, start_step=0,
-    stop_step=math.inf, tau=None, relative=False,
+    stop_step=math.inf, tau=None, relative=False, per_layer=False,
 ):  # fmt: skip
     """Some steps of a member of the family; returns the weights.
 
@@ -75,6 +76,7 @@ def train(
     x = [w.astype(np.float64) for w in weights]
     velocity = [np.zeros_like(w) for w in x]
     before = [[np.zeros_like(w) for w in x] for _ in range(workers)]
+    rates = [rate] * len(x)
     for step, (images, labels) in enumerate(batches):
         size = coefficient(step) if callable(coefficient) else coefficient
         rows = np.split(np.arange(len(images)), workers)
@@ -101,16 +103,18 @@ def train(
                 if center:
                     middle = mean(all_of_them)
                     noise = [n - m for n, m in zip(noise, middle, strict=True)]
-                size_now = size * rate * (-1 if uphill else 1)
+                sizes = [size * r * (-1 if uphill else 1) for r in rates]
+                noise = [s * n for s, n in zip(sizes, noise, strict=True)]
                 x_i = oracles.displaced(
-                    x, noise, size_now, "filter", include_vectors, None
+                    x, noise, 1.0, "filter", include_vectors, None
                 )
                 if relative:
                     x_i = share_of(x, noise, size)
             r = rows[worker]
             found.append(oracles.gradient(x_i, images[r], labels[r])[1])
         before = found
-        x, velocity = update(
+        x, velocity, local = update(
             x, velocity, mean(found), rate, momentum, decay, tau
         )
+        rates = local if per_layer else rates
     return x

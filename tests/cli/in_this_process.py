@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_gnc.cli import run_many
+from tf_gnc.cli.runs import run_many
 from tf_gnc.experiments.run.task import RunTask, do_task
 
 

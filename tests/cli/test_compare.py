@@ -14,9 +14,10 @@ import pytest
 
 from tests.cli import in_this_process
 from tests.problems import DIGITS_NETWORK
-from tf_gnc.cli import child, compare
+from tf_gnc.cli import compare
 from tf_gnc.cli.main import main
 from tf_gnc.cli.progress import Console, RunsDisplay
+from tf_gnc.cli.runs import child
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.run.task import RunTask
 

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from tf_gnc.cli import child, compare, train
+from tf_gnc.cli import compare, train
 from tf_gnc.cli.main import main
+from tf_gnc.cli.runs import child
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.recipes import RECIPES
 

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from tests.problems import DIGITS_NETWORK
-from tf_gnc.cli import child, tune
+from tf_gnc.cli import tune
 from tf_gnc.cli.main import main
+from tf_gnc.cli.runs import child
 from tf_gnc.experiments.tune.trials import Tuning
 
 TINY = ["--workers=2", "--batch_size=512", "--epochs=1", "--schedule=constant"]

@@ -103,11 +103,15 @@ FAMILY = {
     "worker_sam": lambda: tf_gnc.SharpnessAware(0.3),
     "gnc_current": lambda: tf_gnc.GradientNoise(1.0, current=True),
     "momentum_sam": lambda: tf_gnc.MomentumNoise(0.3),
+    "relative": lambda: tf_gnc.GradientNoise(relative=0.05),
+    "kernels": lambda: tf_gnc.SharpnessAware(0.3, 2, include="kernel"),
 }
 
 
 def family(strategy, folder):
     """Four steps of each kind of rule: groups above a process, two passes.
+
+    And batch normalization's statistics estimated anew at the end.
 
     In float64: two rows a worker are next to nothing for batch normalization
     to divide by, and it makes 1e-5 of float32's roundings in a few steps.
@@ -128,6 +132,7 @@ def family(strategy, folder):
         )
         x, y = problems.vectors(64)
         model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+        tf_gnc.recalibrate_batch_norm(model, [x[:24], x[24:]])
         found[name] = problems.float_weights(model)
     keras.config.set_dtype_policy("float32")
     return found

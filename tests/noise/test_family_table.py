@@ -47,10 +47,10 @@ class Copy(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_restart__after_two_of_six_steps__goes_on_bit_for_bit(name, tmp_path):
-    """And where there is memory, on two replicas, up to rounding."""
+    """And on two replicas up to rounding."""
     ends, folder = [], tmp_path / "run"
     lives = [(1, True), (1, False)]
-    if name in ONE_PASS:
+    if name in (*ONE_PASS, *PATHS, "sam", "asam"):
         lives.append((2, False))
     for number, (replicas, is_first) in enumerate(lives):
         model = compiled(rule_of(name), replicas)
@@ -107,6 +107,21 @@ def test_lars__with_a_member__agrees_with_numpy(name):
     assert_near(found, expected, 1e-5)
     plain = by_numpy(**{**told, "coefficient": 1e-12}, tau=0.25)
     assert problems.largest_difference(expected, plain) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["extrapolation", "gnc_current", "gnc_uphill"])
+def test_lars__rates_by_layer__are_what_the_noise_follows(name):
+    optimizer = tf_gnc.optimizers.LARS(
+        RATE, MOMENTUM, DECAY, trust_coefficient=0.25, noise_rate="layer"
+    )
+    rule = rule_of(name)
+    rule = type(rule).from_config({**rule.get_config(), "alpha": 8.0})
+    found = by_model(rule, optimizer=optimizer)
+    told = {**MEMBERS[name][1], "coefficient": 8.0, "tau": 0.25}
+    expected = by_numpy(**told, per_layer=True)
+    assert_near(found, expected, 1e-5)
+    by_one_rate = by_numpy(**told)
+    assert problems.largest_difference(expected, by_one_rate) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 
 from tf_gnc import _files
 from tf_gnc._settings import setting
-from tf_gnc.cli import command, config_flags, run_many
+from tf_gnc.cli import command, config_flags
+from tf_gnc.cli.runs import run_many
 from tf_gnc.experiments.compare.page import to_html
 from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
 from tf_gnc.experiments.compare.statistics import make_columns

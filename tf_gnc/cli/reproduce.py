@@ -12,10 +12,11 @@ from fractions import Fraction
 
 from tf_gnc import _check, _files
 from tf_gnc._settings import setting, values_of
-from tf_gnc.cli import command, run_many
+from tf_gnc.cli import command
 from tf_gnc.cli.compare import methods_and_seeds, work_of
 from tf_gnc.cli.config_flags import ProbeFlags, asked_of
 from tf_gnc.cli.progress import Console
+from tf_gnc.cli.runs import run_many
 from tf_gnc.experiments import RunConfig
 from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.figures.page import AnalysisFiles, write_analysis

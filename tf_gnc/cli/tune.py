@@ -10,8 +10,9 @@ import optuna
 
 from tf_gnc import _files
 from tf_gnc._settings import setting, values_of
-from tf_gnc.cli import command, config_flags, run_many
+from tf_gnc.cli import command, config_flags
 from tf_gnc.cli.compare import parse_seeds
+from tf_gnc.cli.runs import run_many
 from tf_gnc.experiments import RunConfig, make_config
 from tf_gnc.experiments.compare.table import csv_of
 from tf_gnc.experiments.defaults import split

@@ -17,7 +17,7 @@ _START = """
 import sys
 from tf_gnc.cli.tensorflow_start import quiet_start
 with quiet_start():
-    from tf_gnc.cli import child
+    from tf_gnc.cli.runs import child
 sys.exit(child.main(sys.argv[1:]))
 """
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tf_gnc import _files, threads
 from tf_gnc._settings import setting
-from tf_gnc.cli import child
+from tf_gnc.cli.runs import child
 from tf_gnc.cli.command import Call, Stopped, UsageError
 from tf_gnc.cli.config_flags import chosen_of
 from tf_gnc.cli.progress import Console, RunsDisplay
