@@ -1,13 +1,16 @@
 """Kills processes of a run again and again, and looks at what comes out.
 
     python benchmarks/kill.py --kills=20
+    python benchmarks/kill.py --kills=10 --in_bucket
 
 Trains the digits in several processes under `tf-gnc launch`, once in peace
 and once with `kill -9` of a random process at random moments; every other
 kill is aimed at a backup that is being written. `--stops` adds SIGTERMs to one
 process, after which all must save and be started again. Both runs must end
 with the same weights, bit for bit, and each attempt must go on from the newest
-backup that was sealed before the kill. Exits with 1 otherwise.
+backup that was sealed before the kill. Exits with 1 otherwise. `--in_bucket`
+has the killed run in a bucket of moto's server on this machine (the extras
+`s3` and `test`).
 
 An attempt takes some ten seconds to start, so twenty kills take about five
 minutes. Linux only: it finds the processes in /proc.
@@ -19,160 +22,16 @@ import dataclasses
 import json
 import os
 import random
-import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
-_LAUNCH = Path(__file__).parents[1] / "scripts" / "launch.py"
-_PATIENCE = 120.0  # Seconds for anything that must come.
-_SPREAD = 1.0  # Seconds from a backup to a kill at random, at most.
+from killed_run import PATIENCE, Kill, Run
 
-
-@dataclasses.dataclass
-class Kill:
-    """One kill.
-
-    Attributes:
-        signal: The signal.
-        process: The number of the process that got it.
-        newest: The step of the newest backup when all were dead; 0 for none.
-        during_save: Whether a half-written backup was left behind.
-        lost: Steps between that backup and where the next attempt went on.
-    """
-
-    signal: str
-    process: int
-    newest: int
-    during_save: bool
-    lost: int | None = None
-
-
-class Run:
-    """A run of `tf-gnc train` under the launcher.
-
-    Args:
-        folder: Gets the run's directory and its output.
-        processes: How many.
-        flags: More flags of `tf-gnc train`.
-    """
-
-    def __init__(self, folder: Path, processes: int, flags: list[str]) -> None:
-        folder.mkdir()
-        self.directory = folder / "run"
-        self._log = folder / "output.txt"
-        command = [
-            sys.executable, str(_LAUNCH), f"--processes={processes}",
-            "--max_restarts=1000000", "--", "train", "--deterministic",
-            f"--run_dir={self.directory}", *flags,
-        ]  # fmt: skip
-        with self._log.open("w") as log:
-            self.launcher = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT
-            )
-
-    def output(self) -> str:
-        """Returns what the processes have printed."""
-        return self._log.read_text(errors="replace")
-
-    def went_on(self) -> list[int]:
-        """Returns the steps at which attempts have gone on."""
-        found = re.findall(r"Goes on at step (\d+);", self.output())
-        return [int(step) for step in found]
-
-    def restarts(self) -> int:
-        """Returns how often the launcher has restarted the processes."""
-        return self.output().count("restarts the processes")
-
-    def backups(self) -> list[int]:
-        """Returns the steps of the backups."""
-        paths = (self.directory / "backup").glob("step-*")
-        return [int(re.search(r"\d+", path.name)[0]) for path in paths]
-
-    def is_saving(self, since: int) -> bool:
-        """Tells whether there is a half-written backup younger than that."""
-        for draft in (self.directory / "backup").glob(".draft-*"):
-            with contextlib.suppress(FileNotFoundError):
-                if draft.stat().st_mtime_ns > since:
-                    return True
-        return False
-
-    def wait(self, condition: Callable[[], object], tick: float = 0.02) -> bool:
-        """Waits for something; False if the run has ended before."""
-        end = time.monotonic() + _PATIENCE
-        while not condition():
-            if self.launcher.poll() is not None:
-                return False
-            if time.monotonic() > end:
-                raise TimeoutError(f"Nothing happens:\n{self.output()}")
-            time.sleep(tick)
-        return True
-
-    def processes(self) -> dict[int, int]:
-        """Returns the processes' ids by their number."""
-        found = {}
-        parent = self.launcher.pid
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-        for pid in children.split():
-            try:
-                environment = Path(f"/proc/{pid}/environ").read_bytes()
-            except OSError:
-                continue  # It has ended meanwhile.
-            number = re.search(rb"\0TF_GNC_PROCESS=(\d+)", b"\0" + environment)
-            if number:
-                found[int(number[1])] = int(pid)
-        return found
-
-    def end(self) -> None:
-        """Ends whatever is left; the launcher's watchdog does the rest."""
-        self.launcher.kill()
-        self.launcher.wait()
-
-    def kill_one(
-        self, number: int, chance: random.Random, aimed: bool
-    ) -> Kill | None:
-        """Sends a signal to one process of a run that makes progress.
-
-        Args:
-            number: The signal's.
-            chance: Chooses which process, and when.
-            aimed: As the next backup begins, and not at any time.
-
-        Returns:
-            The kill, or None if the run has ended before.
-        """
-        restarts, attempts = self.restarts(), len(self.went_on())
-        old, began = set(self.backups()), time.time_ns()
-        if aimed:
-            if not self.wait(lambda: self.is_saving(began), tick=0.001):
-                return None
-            time.sleep(chance.uniform(0, 0.01))
-        else:
-            if not self.wait(lambda: set(self.backups()) - old):
-                return None
-            time.sleep(chance.uniform(0, _SPREAD))
-        alive = self.processes()
-        if not alive:
-            return None
-        process = chance.choice(sorted(alive))
-        os.kill(alive[process], number)
-        if not self.wait(lambda: self.restarts() > restarts):
-            return None
-        kill = Kill(
-            signal.Signals(number).name,
-            process,
-            max(self.backups(), default=0),
-            self.is_saving(began),
-        )
-        if kill.newest == 0:
-            kill.lost = 0  # There was nothing to lose.
-        elif self.wait(lambda: len(self.went_on()) > attempts):
-            kill.lost = kill.newest - self.went_on()[-1]
-        return kill
+from tf_gnc import _files
 
 
 @dataclasses.dataclass
@@ -230,6 +89,7 @@ def measure(
     stops: int = 0,
     processes: int = 2,
     seed: int = 0,
+    in_bucket: bool = False,
 ) -> Report:
     """Trains in peace and with kills.
 
@@ -239,21 +99,37 @@ def measure(
         stops: How many by SIGTERM, after those.
         processes: How many train together.
         seed: Decides who is killed, and when as far as can be decided.
+        in_bucket: Whether the killed run is in a bucket.
     """
+    with contextlib.ExitStack() as stack:
+        address = os.fspath(folder / "kills" / "run")
+        if in_bucket:
+            address = f"{stack.enter_context(bucket())}/run"
+        return _measure(folder, address, kills, stops, processes, seed)
+
+
+def _measure(
+    folder: Path,
+    address: str,
+    kills: int,
+    stops: int,
+    processes: int,
+    seed: int,
+) -> Report:
     flags = [
         "--dataset=digits", "--workers=4", "--batch_size=128",
         f"--epochs={3 + kills + stops}", "--backup=3",
     ]  # fmt: skip
     began = time.monotonic()
-    peace = Run(folder / "peace", processes, flags)
+    peace = Run(folder / "peace", f"{folder / 'peace'}/run", processes, flags)
     try:
-        peace.launcher.wait(_PATIENCE + 5 * kills)
+        peace.launcher.wait(PATIENCE + 5 * kills)
         if peace.launcher.returncode:
             raise RuntimeError(f"It fails without a kill:\n{peace.output()}")
     finally:
         peace.end()
     between = time.monotonic()
-    run = Run(folder / "kills", processes, flags)
+    run = Run(folder / "kills", address, processes, flags)
     done: list[Kill] = []
     chance = random.Random(seed)
     try:
@@ -264,7 +140,7 @@ def measure(
                 break
             done.append(kill)
             print(kill, file=sys.stderr, flush=True)
-        code = run.launcher.wait(_PATIENCE + 5 * kills)
+        code = run.launcher.wait(PATIENCE + 5 * kills)
     finally:
         run.end()
     return Report(
@@ -277,16 +153,39 @@ def measure(
     )
 
 
-def same(first: Path, second: Path) -> bool:
+@contextlib.contextmanager
+def bucket() -> Iterator[str]:
+    """Yields a bucket's address, on a server in this process."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    os.environ.update(
+        AWS_ENDPOINT_URL=f"http://{host}:{port}",
+        AWS_ACCESS_KEY_ID="testing",
+        AWS_SECRET_ACCESS_KEY="testing",
+        AWS_DEFAULT_REGION="us-east-1",
+    )
+    try:
+        fsspec.filesystem("s3").mkdir("s3://kills")
+        yield "s3://kills"
+    finally:
+        server.stop()
+
+
+def same(first: _files.AnyPath, second: _files.AnyPath) -> bool:
     """Tells whether two runs have the same weights and metrics."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    def variables(folder: Path) -> list[bytes]:
-        model = keras.models.load_model(folder / "model.keras")
+    def variables(folder: _files.AnyPath) -> list[bytes]:
+        with _files.local_file(folder / "model.keras") as path:
+            model = keras.models.load_model(path)
         return [variable.numpy().tobytes() for variable in model.variables]
 
-    def rows(folder: Path) -> list[dict]:
+    def rows(folder: _files.AnyPath) -> list[dict]:
         lines = (folder / "metrics.jsonl").read_text().splitlines()
         return [{**json.loads(line), "seconds": None} for line in lines]
 
@@ -300,6 +199,7 @@ def main() -> int:
     parser.add_argument("--stops", type=int, default=0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--in_bucket", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tf-gnc-kill-") as folder:
         report = measure(Path(folder), **vars(given))

@@ -1,6 +1,6 @@
 """The benchmark with the fewest kills: one at random, one during a save."""
 
-from benchmarks import kill
+import kill
 
 
 def test_kill__two_kills_and_a_sigterm__same_weights_and_no_step_lost(tmp_path):

@@ -6,6 +6,7 @@ from tests import processes
 from tests.distribute import (
     test_analysis,
     test_chief,
+    test_cluster_check,
     test_collectives,
     test_elastic,
     test_probe_rows,
@@ -18,6 +19,7 @@ MODULES = (
     test_several_processes,
     test_sharding,
     test_chief,
+    test_cluster_check,
     test_collectives,
     test_probe_rows,
 )

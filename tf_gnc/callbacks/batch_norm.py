@@ -79,7 +79,10 @@ class BatchNormStatistics:
                 "keras.layers.BatchNormalization that isn't frozen, got the "
                 f"layers {[layer.name for layer in model.layers]}."
             )
-        self._of_batch = tf.function(self._call, autograph=False)
+        # A last batch may be shorter, each time.
+        self._of_batch = tf.function(
+            self._call, autograph=False, reduce_retracing=True
+        )
 
     def estimate(self, dataset: Iterable[Any], steps: int | None) -> None:
         """Assigns each layer the statistics of these batches' rows."""

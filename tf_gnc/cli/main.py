@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = types.MappingProxyType(
         "analyze": "Draw the paper's figures from what runs have recorded.",
         "launch": "Run a command in several processes that train together.",
         "doctor": "Check that a run would fit and that its noise would be on.",
+        "test": "Train a little alone and on all processes, and compare.",
     }
 )
 """The subcommands, each with a line for `tf-gnc --help`.

@@ -10,7 +10,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_gnc import _keras_compat
@@ -20,11 +22,16 @@ _LINGER_SECONDS = 2.0
 
 def gather(strategy: tf.distribute.Strategy, number: int) -> list[int]:
     """Returns each process's 64-bit number, in the order of the processes."""
+    return [int(n) for n in gather_rows(strategy, np.int64(number))]
+
+
+def gather_rows(strategy: tf.distribute.Strategy, row: Any) -> np.ndarray:
+    """Returns each process's array, of one shape, as the rows of another."""
+    rows = np.asarray(row)[np.newaxis]
     if not _keras_compat.in_several_processes(strategy):
-        return [number]
+        return rows
     local = len(strategy.extended.worker_devices)
-    gathered = _gather_function(strategy)(tf.constant([number], tf.int64))
-    return [int(n) for n in gathered.numpy()[::local]]
+    return _gather_function(strategy)(tf.constant(rows)).numpy()[::local]
 
 
 def from_chief(strategy: tf.distribute.Strategy, number: int) -> int:
@@ -64,8 +71,8 @@ def take_sigterm_back() -> None:
 @functools.cache  # Each new function would be traced anew.
 def _gather_function(strategy: tf.distribute.Strategy) -> Callable:
     @tf.function
-    def gather_on_all(number: tf.Tensor) -> tf.Tensor:
-        mine = strategy.run(lambda: tf.identity(number))
+    def gather_on_all(rows: tf.Tensor) -> tf.Tensor:
+        mine = strategy.run(lambda: tf.identity(rows))
         return strategy.gather(mine, axis=0)
 
     return gather_on_all
