@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import random
 import signal
@@ -159,6 +160,7 @@ def bucket() -> Iterator[str]:
     import fsspec
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

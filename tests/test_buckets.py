@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import problems, servers
 from tests.callbacks import exact
+from tests.distribute import test_elastic
 from tests.experiments.run import test_remainder as small
 from tests.store import saving
 from tf_gnc import GNCModel, _files
@@ -128,6 +129,15 @@ def test_run__another_process_takes_it_up__the_first_one_stops(s3):
     with pytest.raises(_files.TakenError, match="This one stops"):
         first.add_row([{"epoch": 1}], {"epoch": 2})
     second.add_row([{"epoch": 1}], {"epoch": 2})
+
+
+def test_elastic__from_2_to_4_replicas_by_a_bucket__is_the_run(s3, tmp_path):
+    whole = test_elastic._attempt(tmp_path, None, 1)
+    assert test_elastic._attempt(s3.address, 7, 2) is None
+    latest, _ = open_store(f"{s3.address}/backup").latest()
+    assert latest.step == 6
+    found = test_elastic._attempt(s3.address, None, 4)
+    test_elastic._assert_same_run(found, whole)
 
 
 class AtStep(keras.callbacks.Callback):
