@@ -7,6 +7,7 @@ from scipy import stats
 from tf_gnc.experiments.compare.statistics import (
     Difference,
     Spread,
+    holm,
     paired_difference,
     spread,
 )
@@ -72,3 +73,14 @@ def test_paired_difference__ties__have_no_interval():
 def test_paired_difference__one_test_example_apart__has_an_interval():
     # One of the 10,000 of CIFAR's test pictures is far from rounding.
     assert paired_difference([0.9, 0.9001], [0.9, 0.9]).p is not None
+
+
+def test_holm__hand_numbers__grow_with_what_is_left_and_never_fall():
+    # Sorted: 0.01 * 4, then 0.02 * 3, then 0.03 * 2 = 0.06, then 0.6 * 1.
+    found = holm([0.6, 0.03, None, 0.01, 0.02])
+    assert found == pytest.approx([0.6, 0.06, None, 0.04, 0.06])
+    # The second, 0.021 * 1, would be smaller than the first, 0.02 * 2.
+    assert holm([0.02, 0.021]) == pytest.approx([0.04, 0.04])
+    assert holm([0.7, 0.8]) == [1.0, 1.0]
+    assert holm([None, 0.3]) == [None, 0.3]
+    assert holm([]) == []

@@ -58,6 +58,7 @@ def test_table__three_seeds__values_mean_difference_and_interval():
     assert rows["difference"] == ["baseline", "+20.00"]
     assert rows["95 % CI"] == ["-", "-4.84 to +44.84"]
     assert rows["p (paired t)"] == ["-", "0.074"]
+    assert "p (Holm)" not in rows
     assert rows["seconds"] == ["2.0 ± 0.0", "2.0 ± 0.0"]
     notes = " ".join(table.notes)
     assert "paired t-test (two-sided)." in notes
@@ -65,12 +66,16 @@ def test_table__three_seeds__values_mean_difference_and_interval():
     assert "diverged" not in notes and "INCOMPLETE" not in notes
 
 
-def test_table__many_seeds_and_methods__are_not_few_and_not_corrected():
+def test_table__many_seeds_and_methods__are_not_few_and_corrected():
     accuracies = [[0.1, 0.2, 0.3, 0.5, 0.4], [0.2] * 5, [0.3] * 5]
     _, _, table = _all(["dpsgd", "gnc", "rnc"], accuracies)
+    rows = _rows(table)
+    # By scipy 0.2302 and 1.
+    assert rows["p (paired t)"] == ["-", "0.230", "1.000"]
+    assert rows["p (Holm)"] == ["-", "0.460", "1.000"]
     notes = " ".join(table.notes)
     assert "few" not in notes
-    assert "not corrected for 2 tests" in notes
+    assert "Holm: corrected for 2 tests" in notes
 
 
 def test_table__a_run_diverged__is_a_result_and_left_out_of_the_means():

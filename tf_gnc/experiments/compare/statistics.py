@@ -43,6 +43,7 @@ class Difference:
         low: Lower end of the confidence interval; None where there is none.
         high: Upper end, likewise.
         p: Two-sided p value of the paired t-test, likewise.
+        p_holm: The same after `holm`, over all methods of a comparison.
     """
 
     count: int
@@ -50,6 +51,7 @@ class Difference:
     low: float | None = None
     high: float | None = None
     p: float | None = None
+    p_holm: float | None = None
 
 
 def spread(values: Sequence[float | None]) -> Spread:
@@ -100,6 +102,30 @@ def paired_difference(
     return Difference(count, mean, low, high, float(found.pvalue))
 
 
+def holm(values: Sequence[float | None]) -> list[float | None]:
+    r"""Returns p values corrected for their number, by Holm's method.
+
+    The k-th smallest of m, from k = 0, becomes :math:`(m - k) p`, at most 1
+    and not smaller than the one before: what is below 0.05 is so with a chance
+    of 5 % at most that any of them is by accident. None stays None and doesn't
+    count.
+
+    Source: Holm (1979), A simple sequentially rejective multiple test
+    procedure.
+
+    Example:
+        >>> holm([0.04, None, 0.01, 0.03])
+        [0.06, None, 0.03, 0.06]
+    """
+    there = [(p, place) for place, p in enumerate(values) if p is not None]
+    corrected: list[float | None] = [None] * len(values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(sorted(there)):
+        largest = max(largest, min(1.0, (len(there) - rank) * p))
+        corrected[place] = largest
+    return corrected
+
+
 @dataclasses.dataclass(frozen=True)
 class Column:
     """What all runs of a method have come to, one for each seed.
@@ -136,6 +162,13 @@ def make_columns(
         pair = (numbers(m, "val_accuracy") for m in (method, plan.baseline))
         return paired_difference(*pair)
 
+    found = {method: difference(method) for method in plan.methods}
+    others = [d for d in found.values() if d is not None]
+    corrected = iter(holm([d.p for d in others]))
+    found = {
+        method: d and dataclasses.replace(d, p_holm=next(corrected))
+        for method, d in found.items()
+    }
     return [
         Column(
             method,
@@ -144,7 +177,7 @@ def make_columns(
             best=spread(numbers(method, "best_val_accuracy")),
             loss=spread(numbers(method, "train_loss")),
             seconds=spread([result.seconds for result in own]),
-            difference=difference(method),
+            difference=found[method],
         )
         for method in plan.methods
     ]

@@ -83,8 +83,9 @@ def make_table(plan: Plan, columns: Sequence[Column]) -> Table:
         found = [plan.published.get(c.method, "-") for c in columns]
         rows.append(["published", *map(str, found)])
     if len(columns) > 1:
-        names = ("difference", "95 % CI", "p (paired t)")
-        rows += zip(names, *map(_difference_cells, columns), strict=True)
+        names = ("difference", "95 % CI", "p (paired t)", "p (Holm)")
+        cells = list(zip(names, *map(_difference_cells, columns), strict=True))
+        rows += cells if len(columns) > 2 else cells[:-1]
     rows += [
         ["train loss", *(spread_cell(c.loss, 4) for c in columns)],
         ["seconds", *(spread_cell(c.seconds, 1) for c in columns)],
@@ -144,17 +145,19 @@ def spread_cell(found: Spread, digits: int, scale: float = 1.0) -> str:
     return f"{mean} ± {scale * found.std:.{digits}f}"
 
 
-def _difference_cells(column: Column) -> tuple[str, str, str]:
-    """Returns the mean of the differences, its interval, and p."""
+def _difference_cells(column: Column) -> tuple[str, str, str, str]:
+    """Returns the mean of the differences, its interval, and p twice."""
     found = column.difference
     if found is None:
-        return "baseline", "-", "-"
+        return "baseline", "-", "-", "-"
     mean = "-" if found.mean is None else f"{100 * found.mean:+.2f}"
     if found.p is None:
-        return mean, "-", "-"
+        return mean, "-", "-", "-"
     interval = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-    p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
-    return mean, interval, p
+    p, corrected = (
+        "< 0.001" if p < 0.001 else f"{p:.3f}" for p in (found.p, found.p_holm)
+    )
+    return mean, interval, p, corrected
 
 
 def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:
@@ -173,7 +176,7 @@ def _notes(plan: Plan, columns: Sequence[Column]) -> list[str]:
         notes.append(
             f"Difference: to {plan.baseline}, in points, paired by seed; "
             "95 % confidence interval and p by the paired t-test (two-sided)"
-            + (f", not corrected for {others} tests." if others > 1 else ".")
+            + (f"; Holm: corrected for {others} tests." if others > 1 else ".")
         )
         notes += _notes_on_intervals(plan, columns)
     if num_diverged:
