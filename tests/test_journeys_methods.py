@@ -121,6 +121,15 @@ def test_method__dry_run__shows_its_settings_and_makes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run__what_will_not_be_so__is_not_shown(capsys):
+    flags = ["--remainder=carry", "--max_steps=3", "--optimizer=lars"]
+    assert main(["train", "--dry_run", "--epochs=2", *flags]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["remainder", "drop", "max_steps"] in lines
+    # Its own: `none` would be the flag's word for no weight at all.
+    assert ["lars_exclude", "unset", "default"] in lines
+
+
 def test_method__in_a_comparison__gets_its_settings_alone(sideways):
     plan = make_plan(["gnc", "sideways"], [0], way=2.0, alpha=0.3, kind="right")
     gnc, ours = (run.settings for run in plan.runs)

@@ -127,6 +127,24 @@ def test_recalibrate__frozen_layer_or_none__is_refused_or_left_alone():
         recalibrate_batch_norm(unbuilt, [X])
 
 
+@pytest.mark.parametrize(
+    ("dataset", "steps", "message"),
+    [
+        (X, None, "must yield batches, got ndarray"),
+        ((X, X), None, "must yield batches, got tuple"),
+        ({"x": X}, None, "must yield batches, got dict"),
+        ([X, X], 3, "got steps=3 with 2 batches"),
+    ],
+)
+def test_recalibrate__no_batches_or_too_few__are_refused(
+    dataset, steps, message
+):
+    model, norm = _first_layer_normalizes()
+    with pytest.raises(ValueError, match=message):
+        recalibrate_batch_norm(model, dataset, steps)
+    assert (_statistics(norm)[0] == 0).all()
+
+
 def test_recalibrate__call_that_fails__leaves_momentum_and_statistics():
     model, norm = _first_layer_normalizes()
     with pytest.raises(Exception, match="shape|rank|compatible"):

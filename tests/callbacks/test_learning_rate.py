@@ -44,6 +44,23 @@ def test_per_step__any_optimizer__is_its_own_schedule(model_class, optimizer):
     assert history["learning_rate"] == expected
 
 
+def test_per_step__plateau__multiplies_the_schedule_from_there_on():
+    """No loss improves by 10, so that each epoch but the first has a factor."""
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "loss", factor=0.5, patience=1, min_delta=10.0
+    )
+    ours = LearningRatePerStep(SCHEDULE)
+    _, history = _fit("sgd", ours, plateau)
+    rates = [float(SCHEDULE(step)) for step in (1, 3, 5)]
+    expected = [rates[0], rates[1], 0.5 * rates[2]]
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
+    assert ours.factor == pytest.approx(0.25)
+    # Another `fit` goes on from there: what was reduced is not so twice.
+    model, history = _fit("sgd", ours)
+    expected = [0.25 * rate for rate in rates]
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-6)
+
+
 def test_per_step__bad_values__errors_show_them():
     with pytest.raises(ValueError, match="schedule=0.1"):
         LearningRatePerStep(0.1)

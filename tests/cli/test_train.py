@@ -137,6 +137,10 @@ def test_train__decay_steps__are_the_users_and_the_collapse_stays():
         (["--lerning_rate=1"], ["lerning_rate", "learning_rate"]),
         (["--learning_rate=nan"], ["`learning_rate`", "got learning_rate=nan"]),
         (["--lars_exclude=bias"], ["`lars_exclude`", "optimizer='lars'"]),
+        (
+            ["--optimizer=lars", "--lars_exclude=("],
+            ["`lars_exclude`", "got '('"],
+        ),
         (["--momentum=2"], ["`momentum`", "at most 1", "got momentum=2.0"]),
         (["--seed=3000000000"], ["`seed`", "at most 2147483647"]),
         (["--workers=3", "--batch_size=64"], ["batch_size=64", "63"]),

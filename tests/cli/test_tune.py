@@ -10,6 +10,7 @@ from tests.problems import DIGITS_NETWORK
 from tf_gnc.cli import tune
 from tf_gnc.cli.main import main
 from tf_gnc.cli.runs import child
+from tf_gnc.experiments.tune import report
 from tf_gnc.experiments.tune.trials import Tuning
 
 TINY = ["--workers=2", "--batch_size=512", "--epochs=1", "--schedule=constant"]
@@ -314,6 +315,21 @@ def test_tune__real_runs__differ_in_alpha_and_in_displacement(
     # A tenth of 1,437 examples is 144; accuracy comes in parts of that.
     accuracy = one.value("val_accuracy")
     assert accuracy * 144 == pytest.approx(round(accuracy * 144), abs=1e-3)
+
+
+def test_tune__two_passes__has_displacements_and_a_picture(
+    digits_dir, tmp_path
+):
+    flags = [
+        f"--data_dir={digits_dir}", *TINY, "--alphas=0.1,0.2", "--epochs=2",
+        "--method=worker_sam", "--nodeterministic", DIGITS_NETWORK,
+    ]  # fmt: skip
+    tuning, trials = _run_here(flags, tmp_path)
+    one, two = trials
+    assert len(one.results[0].displacements) == 2
+    # Its length is rho whatever the gradient; the weights are all but equal.
+    assert two.displacement / one.displacement == pytest.approx(2, rel=0.1)
+    assert report.draw(trials, tuning.search).startswith(b"\x89PNG")
 
 
 def test_tune__real_runs_diverge__is_a_result(digits_dir, tmp_path):

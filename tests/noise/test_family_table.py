@@ -249,6 +249,15 @@ def test_own_rule__coefficient_of_another_name__comes_back():
     rule = Named(0.3, every=2)
     assert rule.get_config()["rho"] == 0.3
     assert Named.from_config(rule.get_config()) == rule
+    assert Named(rho=0.3, every=2) == rule
+    with pytest.raises(TypeError, match="Named has no argument 'roh'"):
+        Named(roh=0.3)
+
+
+def test_rule__stop_before_start__is_refused_and_0_is_off():
+    with pytest.raises(ValueError, match="start_step=5 with stop_step=2"):
+        tf_gnc.SharpnessAware(start_step=5, stop_step=2)
+    assert tf_gnc.SharpnessAware(start_step=5, stop_step=0).stop_step == 0
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,15 @@ def test_lars__patterns_of_the_user__replace_the_default_ones():
     ]
 
 
+def test_lars__pattern_that_is_nowhere__is_refused_with_the_paths():
+    variable = keras.Variable([1.0], name="kernel")
+    with pytest.raises(
+        ValueError, match=r"exclude=\['nosuch'\] with .* kernel"
+    ):
+        LARS(0.1, exclude="nosuch").build([variable])
+    LARS(0.1).build([variable])  # The usual pattern may find nothing.
+
+
 @pytest.mark.parametrize("form", ["paper", "larc"])
 def test_lars__sparse_gradient__equals_the_dense_one(form):
     x, _ = problem((4, 2))

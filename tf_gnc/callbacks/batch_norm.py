@@ -39,13 +39,14 @@ def recalibrate_batch_norm(
 
     Args:
         model: Any built Keras model with batch normalization.
-        dataset: Batches, as `fit` takes them: `x`, `(x, y)` or more. What
-            follows `x` is not used.
+        dataset: Yields batches, such as a `tf.data.Dataset` or a list of
+            them: `x`, `(x, y)` or more. What follows `x` is not used.
         steps: How many batches; None for all.
 
     Raises:
         ValueError: If the model has no batch normalization to estimate, or
-            there are no batches, or no end to them.
+            there are no batches, fewer than `steps`, or no end to them; or if
+            `dataset` is one array, or a tuple of arrays.
 
     Example:
         >>> model = keras.Sequential(
@@ -151,6 +152,12 @@ def _momentum_of_zero(layers: Layers) -> Iterator[None]:
 
 def _first(dataset: Iterable[Any], steps: int | None) -> Iterator[Any]:
     """Yields the first batches, all without a number; never endlessly many."""
+    if isinstance(dataset, tuple | dict) or hasattr(dataset, "shape"):
+        raise ValueError(
+            "`dataset` must yield batches, got "
+            f"{type(dataset).__name__}, which holds examples. Pass "
+            "tf.data.Dataset.from_tensor_slices(x).batch(256)."
+        )
     if steps is None:
         size = getattr(dataset, "cardinality", lambda: None)()
         if size is not None and int(size) == tf.data.INFINITE_CARDINALITY:
@@ -161,7 +168,15 @@ def _first(dataset: Iterable[Any], steps: int | None) -> Iterator[Any]:
         yield from dataset
         return
     steps = _check.integer("steps", steps, minimum=1)
-    yield from itertools.islice(dataset, steps)
+    count = 0
+    for batch in itertools.islice(dataset, steps):
+        count += 1
+        yield batch
+    if count < steps:
+        raise ValueError(
+            f"`dataset` must have `steps` batches, got steps={steps} with "
+            f"{count} batches. Ask for fewer, or repeat the data set."
+        )
 
 
 class RecalibrateBatchNorm(keras.callbacks.Callback):

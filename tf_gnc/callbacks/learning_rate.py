@@ -13,7 +13,9 @@ class LearningRatePerStep(keras.callbacks.Callback):
 
     A schedule handed to the optimizer itself does the same, but then Keras's
     `ReduceLROnPlateau` refuses the optimizer, and nothing logs the rate. This
-    one takes an optimizer with a plain float rate, and any Keras model.
+    one takes an optimizer with a plain float rate, and any Keras model. Whoever
+    changes the rate in between, as `ReduceLROnPlateau` does, multiplies the
+    schedule from there on by what that made of it.
 
     Args:
         schedule: Takes the number of steps taken so far, as the optimizer
@@ -26,6 +28,9 @@ class LearningRatePerStep(keras.callbacks.Callback):
             or more, or if `steps_per_execution` is above 1, whose steps know
             of no callback.
 
+    Attributes:
+        factor: What others have made of the rate so far, a multiple.
+
     Example:
         >>> warm_up = LearningRatePerStep(lambda step: 0.1 * min(1, step / 10))
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -36,7 +41,7 @@ class LearningRatePerStep(keras.callbacks.Callback):
         [0.01, 0.03]
     """
 
-    backed_up = ()  # see tf_gnc.callbacks.callback_state
+    backed_up = ("factor", "_rate")  # see tf_gnc.callbacks.callback_state
 
     def __init__(self, schedule: Callable[[int], float]) -> None:
         super().__init__()
@@ -46,7 +51,8 @@ class LearningRatePerStep(keras.callbacks.Callback):
                 f"schedule={schedule!r}."
             )
         self.schedule = schedule
-        self._rate = 0.0
+        self.factor = 1.0
+        self._rate: float | None = None  # as set last
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Refuses an optimizer whose rate can't be set."""
@@ -69,10 +75,23 @@ class LearningRatePerStep(keras.callbacks.Callback):
                 "`schedule` must return a rate of 0 or more, got "
                 f"{rate.tolist()!r} for step {step}."
             )
-        self._rate = float(rate)
-        self.model.optimizer.learning_rate = self._rate
+        self._notice()
+        optimizer = self.model.optimizer
+        optimizer.learning_rate = self.factor * float(rate)
+        self._rate = float(optimizer.learning_rate)  # as rounded
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the last step's rate to the epoch's logs."""
         if logs is not None:
             logs["learning_rate"] = self._rate
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Keeps what the last epoch's end made of the rate."""
+        self._notice()
+        self._rate = None
+
+    def _notice(self) -> None:
+        """Looks for a rate that somebody else has set."""
+        if self._rate:
+            now = float(self.model.optimizer.learning_rate)
+            self.factor *= now / self._rate

@@ -10,6 +10,7 @@ from tf_gnc._settings import settings_of
 from tf_gnc.cli.config_flags import chosen_of, recipe_of
 from tf_gnc.experiments import RunConfig, build_model
 from tf_gnc.experiments.defaults import decided_by_data, names_in_config
+from tf_gnc.experiments.run.building import carries
 from tf_gnc.step import workers
 
 
@@ -29,6 +30,8 @@ def describe(config: RunConfig, given: Mapping[str, Any]) -> str:
     }
     where = {name: word for word, names in sources.items() for name in names}
     values = config.to_dict()
+    if values["remainder"] == "carry" and not carries(config):
+        values["remainder"], where["remainder"] = "drop", "max_steps"
     widths = [
         max(map(len, values)), max(len(str(v)) for v in values.values()),
     ]  # fmt: skip
@@ -37,7 +40,7 @@ def describe(config: RunConfig, given: Mapping[str, Any]) -> str:
         group = fields[name].group if name in fields else "Noise"
         if group != title:
             lines, title = [*lines, f"{group}:"], group
-        shown = "none" if value is None else str(value)
+        shown = "unset" if value is None else str(value)
         lines.append(
             f"  {name:{widths[0]}}  {shown:{widths[1]}}  "
             f"{where.get(name, 'default')}"

@@ -70,3 +70,8 @@ class DatasetSettings:
     defaults: DatasetDefaults
     load: Callable[[str, str, bool, Preprocess], Source] = load_images
     any_size: bool = False
+
+    @property
+    def erases(self) -> bool:
+        """Whether training erases a part of its pictures."""
+        return self.preprocess.erase

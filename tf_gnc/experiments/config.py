@@ -16,6 +16,7 @@ from tf_gnc.data import DATASETS
 from tf_gnc.experiments.methods import registry as methods
 from tf_gnc.experiments.user_code import choice_or_own, is_own
 from tf_gnc.models import MODELS
+from tf_gnc.optimizers import exclusion
 from tf_gnc.optimizers.trust import VARIANTS
 
 # Settings of methods that every configuration once had, used or not.
@@ -31,8 +32,8 @@ _optimizer = functools.partial(setting, group="Optimizer")
 _rate = functools.partial(setting, group="Learning rate over the run")
 _run = functools.partial(setting, group="This run")
 
-
 _SIZED = {"dataset": lambda: [n for n, d in DATASETS.items() if d.any_size]}
+_ERASED = {"dataset": lambda: [n for n, d in DATASETS.items() if d.erases]}
 _LARS, _POLYNOMIAL = {"optimizer": ("lars",)}, {"schedule": ("polynomial",)}
 
 
@@ -83,7 +84,7 @@ class RunConfig:
         "What stands in an erased rectangle: random bytes, as in the paper of "
         "random erasing, or the mean colour, as in much other code.",
         "random", choices=("random", "mean"),
-        only_with={"augment": (True,), "erasing": (True,)},
+        only_with={**_ERASED, "augment": (True,), "erasing": (True,)},
     )  # fmt: skip
     color_jitter: bool = _data(
         "Vary brightness, contrast, saturation and lighting, which the paper "
@@ -140,7 +141,7 @@ class RunConfig:
         "Weights that LARS neither adapts nor decays: a regular expression for "
         "their paths, or none for no weight. Default: biases and "
         "normalization; none for chainer.",
-        None, only_with=_LARS,
+        None, check=exclusion.pattern, only_with=_LARS,
     )  # fmt: skip
     learning_rate: float = _optimizer("Highest learning rate.", minimum=0)
     noise_rate: str = _optimizer(

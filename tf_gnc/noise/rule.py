@@ -100,7 +100,14 @@ class NoiseRule:
         every: int = 1,
         start_step: int = 0,
         stop_step: int | None = None,
+        **named: float | None,
     ) -> None:
+        if self.coefficient in named:  # A class may call it otherwise.
+            alpha = named.pop(self.coefficient)
+        if named:
+            raise TypeError(
+                f"{type(self).__name__} has no argument {next(iter(named))!r}."
+            )
         self.scaling = _check.choice("scaling", scaling, get_args(Scaling))
         self.relative = relative
         if relative is not None:
@@ -118,15 +125,26 @@ class NoiseRule:
             "include_vectors", include_vectors
         )
         self.include = None if include is None else _pattern(include)
-        self.every = _check.integer("every", every, minimum=1)
-        self.start_step = _check.integer("start_step", start_step, minimum=0)
-        if stop_step is not None:
-            stop_step = _check.integer("stop_step", stop_step, minimum=0)
-        self.stop_step = stop_step
+        self._set_steps(every, start_step, stop_step)
         self.needs = check_needs(type(self).__name__, self.needs)
         if self.group != "all":
             _check.integer("group", self.group, minimum=1)
         _check.choice("statistics", self.statistics, get_args(Statistics))
+
+    def _set_steps(
+        self, every: int, start_step: int, stop_step: int | None
+    ) -> None:
+        self.every = _check.integer("every", every, minimum=1)
+        self.start_step = _check.integer("start_step", start_step, minimum=0)
+        if stop_step is not None:
+            stop_step = _check.integer("stop_step", stop_step, minimum=0)
+            if 0 < stop_step <= start_step:
+                raise ValueError(
+                    "`stop_step` must be above `start_step`, or 0 for no noise "
+                    f"at all, got start_step={start_step} with "
+                    f"stop_step={stop_step}."
+                )
+        self.stop_step = stop_step
 
     def _use_relative(self, alpha: float | None, relative: float) -> None:
         """Has the relative length stand in the coefficient's place."""
@@ -249,9 +267,6 @@ class NoiseRule:
     @classmethod
     def from_config(cls, config: dict) -> "NoiseRule":
         """Makes the rule from what `get_config` returned."""
-        if cls.__init__ is NoiseRule.__init__:
-            config = dict(config)
-            return cls(config.pop(cls.coefficient, None), **config)
         return cls(**config)
 
     def __repr__(self) -> str:

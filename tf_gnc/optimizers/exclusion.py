@@ -10,14 +10,19 @@ from collections.abc import Iterable
 BIASES_AND_NORMALIZATION = (r"(^|/)(bias|gamma|beta)$",)
 
 
-def patterns(exclude: str | Iterable[str]) -> tuple[str, ...]:
-    """Returns the regular expressions; raises if one of them isn't one."""
+def patterns(
+    exclude: str | Iterable[str], name: str = "exclude"
+) -> tuple[str, ...]:
+    """Returns the regular expressions; raises if one of them isn't one.
+
+    `name` is what the argument is called.
+    """
     if isinstance(exclude, str):
         exclude = (exclude,)
     if not isinstance(exclude, Iterable):
         raise ValueError(
-            "`exclude` must be regular expressions for the paths of "
-            f"variables, got exclude={exclude!r}. Use () to exclude nothing."
+            f"`{name}` must be regular expressions for the paths of "
+            f"variables, got {name}={exclude!r}. Use () to exclude nothing."
         )
     exclude = tuple(exclude)
     for pattern in exclude:
@@ -25,11 +30,16 @@ def patterns(exclude: str | Iterable[str]) -> tuple[str, ...]:
             re.compile(pattern)
         except (re.error, TypeError) as error:
             raise ValueError(
-                "`exclude` must be regular expressions for the paths of "
+                f"`{name}` must be regular expressions for the paths of "
                 f"variables, got {pattern!r} ({error}). Use re.escape for a "
                 "path as it stands."
             ) from error
     return exclude
+
+
+def pattern(name: str, value: str) -> str:
+    """Returns the regular expression that is the value of a setting."""
+    return patterns((value,), name)[0]
 
 
 def is_excluded(path: str, patterns: Iterable[str]) -> bool:

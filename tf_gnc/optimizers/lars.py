@@ -188,6 +188,13 @@ class LARS(MomentumSGD):
         self._is_excluded = tuple(
             exclusion.is_excluded(path, self.exclude) for path in paths
         )
+        own = trust.VARIANTS[self.variant].exclude
+        if self.exclude not in ((), own) and not any(self._is_excluded):
+            raise ValueError(
+                "`exclude` must be found in the path of one variable at "
+                f"least, got exclude={list(self.exclude)} with the variables "
+                f"{', '.join(paths)}. Use () to exclude nothing."
+            )
         self.local_rates = []
         if self.noise_rate == "layer":
             self.local_rates = [

@@ -16,7 +16,7 @@ from tf_gnc.data import OwnData, hold_out
 from tf_gnc.experiments import make_config
 from tf_gnc.experiments.compare.table import csv_of
 from tf_gnc.experiments.run.directory import RunFiles
-from tf_gnc.experiments.run.recording import DisplacementLog
+from tf_gnc.experiments.run.displacement import DisplacementLog
 from tf_gnc.experiments.run.task import Result
 from tf_gnc.experiments.tune import report
 from tf_gnc.experiments.tune.explore import explore, golden_section

@@ -48,13 +48,6 @@ def load_images(config: RunConfig, holdout: float = 0.0) -> data.Source:
         source = dataclasses.replace(source, image_size=config.image_size)
     others = {}
     if config.erasing_fill != "random":
-        preprocess = getattr(source, "preprocess", None)
-        if preprocess is None or not preprocess.erase:
-            raise ValueError(
-                "`erasing_fill` needs a data set with random erasing, such as "
-                f"cifar10, got erasing_fill={config.erasing_fill!r} with "
-                f"{config.dataset}. Leave it out."
-            )
         others["erase_fill"] = config.erasing_fill
     if config.color_jitter:
         others["jitter"] = True

@@ -19,10 +19,8 @@ from tf_gnc import _check, _files, data
 from tf_gnc.callbacks import Probe
 from tf_gnc.callbacks.measures import CHEAP, FULL
 from tf_gnc.callbacks.probe_rows import rows_file, take_up
-from tf_gnc.doctor.dry_step import measuring
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.run.building import training_data
-from tf_gnc.experiments.run.directory import RunFiles
 from tf_gnc.experiments.run.saving import CHECKPOINTS, Checkpoints
 
 MEASURES = (*CHEAP, *FULL)
@@ -266,34 +264,3 @@ def training_set(images: data.Source) -> tf.data.Dataset:
     else:
         swapped = dataclasses.replace(images, test=images.train)
     return swapped.evaluation()
-
-
-class DisplacementLog(keras.callbacks.Callback):
-    r"""Measures the relative displacement at the end of each epoch.
-
-    That is :math:`\|x_i - x\| / \|x\|` of the step to come, over all trainable
-    weights, mean over the workers i. Takes no step and changes nothing. Leaves
-    displacement.json with a number for each epoch.
-    """
-
-    backed_up = ("displacements",)  # see tf_gnc.callbacks.callback_state
-
-    def __init__(self, files: RunFiles) -> None:
-        super().__init__()
-        self._files = files
-        self._plan = self._measure = None
-        self.displacements: list[float | None] = []
-        """What was measured so far; None where it wasn't finite."""
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Measures."""
-        plan = self.model.step_plan
-        if self._plan is not plan:
-            self._plan, self._measure = plan, measuring(self.model)
-        mean = self._measure().displacements.mean()
-        self.displacements.append(_files.finite_or_none(mean))
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Writes; to be called for a run that diverged, where Keras doesn't."""
-        content = {"epochs": self.displacements}
-        _files.write_json(self._files.path("displacement.json"), content)

@@ -23,8 +23,9 @@ from tf_gnc.experiments.run.building import (
     updates_of,
 )
 from tf_gnc.experiments.run.directory import Directory
+from tf_gnc.experiments.run.displacement import DisplacementLog
 from tf_gnc.experiments.run.placement import Placement
-from tf_gnc.experiments.run.recording import DisplacementLog, Recording
+from tf_gnc.experiments.run.recording import Recording
 from tf_gnc.experiments.run.runner import prepare, train
 
 

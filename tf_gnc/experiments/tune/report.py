@@ -212,7 +212,8 @@ def draw(trials: Sequence[Trial], search: Search) -> bytes:
     style.trim(below, search.names[axis], "relative displacement, mean")
     if search.objective == "val_accuracy":
         above.yaxis.set_major_formatter(PercentFormatter(1.0))
-    below.set_yscale("log")
+    if any(t.displacement and not t.num_diverged for t in trials):
+        below.set_yscale("log")
     below.set_xscale("log")
     above.label_outer()
     return style.png(figure)
