@@ -1,0 +1,1 @@
+"""Many runs at a time, for the subcommands that need them."""
