@@ -187,6 +187,8 @@ class Probe(StepCallback):
         for name, number in numbers.items():
             if name != "gradient_noise_scale":
                 self._add(name, number, 1)
+            if logs is not None:  # For the callbacks after this one.
+                logs[f"probe_{name}"] = number
         if self._rows is not None:
             self._write(row)
         if self._writer is not None:
