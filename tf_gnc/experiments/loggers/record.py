@@ -60,7 +60,7 @@ class Record:
     def close(self, outcome: str) -> None:
         """Ends the record; says what could not be written to the end."""
         if self.unsent or not self._is_open:
-            self.send(at_once=True)
+            self.send()  # Not twice in an outage; a backup has them too.
         if self.unsent:
             _say(f"{self.name}: {len(self.unsent)} points were not logged.")
         if self._is_open:

@@ -81,11 +81,12 @@ class LogTo:
         return [word for word in dict.fromkeys(words) if word]
 
     def check(self, run_dir: _files.AnyPath) -> None:
-        """Raises a ValueError if a run's directory can't hold the folder."""
+        """Raises a ValueError if TensorBoard's files can't be there."""
         folder = self._folder(run_dir)
-        if "tensorboard" in self.names and _files.is_bucket(folder):
+        unfit = _files.is_bucket(folder) or folder.is_file()
+        if "tensorboard" in self.names and unfit:
             raise ValueError(
-                "TensorBoard's files need a local directory, got "
+                "TensorBoard's files need a local directory, new or not, got "
                 f"'{folder}'. Name another (--log_dir of tf-gnc train), or "
                 "leave tensorboard out of --log."
             )
