@@ -6,9 +6,8 @@ tensorboard, mlflow, wandb
 record       a run in one of them: what was sent, and what is still to be sent
 run_log      the callback that has the numbers
 
-Each library has a callback for Keras. None of the three does the job here: on a
-run that is taken up, each begins to count the steps anew (Keras's `TensorBoard`
-in `on_train_begin`, W&B's from 0, MLflow's logs the batches that are passed
-over), MLflow's logs either steps or epochs, and W&B's replaces
-`tf.keras.Model.fit` when it is imported.
+Each library has a callback for Keras. None of the three does the job here: all log
+the batches that a run passes over when it is taken up in an epoch; Keras's and
+W&B's then count steps from 0 again; MLflow's has either steps or epochs, and all
+evaluations at step 0. And what can't be sent is lost.
 """

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tf_gnc import _files
@@ -43,6 +44,9 @@ class Logger:
     with the same and more. `open` comes first; after `close` nothing.
     """
 
+    package: str | None = None
+    """What it imports, which the extra with the logger's name brings."""
+
     def __init__(self, run: LoggedRun) -> None:
         self.run = run
 
@@ -57,11 +61,8 @@ class Logger:
         """Writes down numbers, in the order of their steps, none twice."""
         raise NotImplementedError
 
-    def finish(self, summary: Mapping[str, Any], curves: Any) -> None:
-        """Writes what a run has come to: summary.json's content, curves.png.
-
-        `curves` is the picture's path on this machine.
-        """
+    def finish(self, summary: Mapping[str, Any], curves: Path) -> None:
+        """Writes what a run has come to: summary.json's content, curves.png."""
         raise NotImplementedError
 
     def close(self, outcome: str) -> None:

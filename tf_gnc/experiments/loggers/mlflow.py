@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tf_gnc.experiments.loggers.logger import Logger, Point, flat, numbers_of
@@ -23,6 +24,7 @@ _IMPATIENT = {
 class MLflow(Logger):
     """Settings as parameters, numbers as metrics, files as artifacts."""
 
+    package = "mlflow"
     _run: Any = None
 
     def open(self, kept: str | None) -> str:
@@ -54,7 +56,7 @@ class MLflow(Logger):
                 part = metrics[first : first + _MOST_METRICS]
                 self._client.log_batch(self._id, metrics=part)
 
-    def finish(self, summary: Mapping[str, Any], curves: Any) -> None:
+    def finish(self, summary: Mapping[str, Any], curves: Path) -> None:
         """Writes the summary's numbers and both files."""
         with _impatiently():
             for name, number in numbers_of(summary, "summary/").items():

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tf_gnc import _files
 from tf_gnc.experiments.loggers.logger import Logger, Point
 
 # From the last try to the next of a library that could not be written to.
@@ -51,11 +52,13 @@ class Record:
         if self._attempt(self._write, points):
             self.unsent.clear()
 
-    def finish(self, summary: Mapping[str, Any], curves: Any) -> None:
+    def finish(
+        self, summary: Mapping[str, Any], curves: _files.AnyPath
+    ) -> None:
         """Writes what the run has come to."""
         self.send(at_once=True)
         if self._is_open and not self.unsent:
-            self._attempt(self._logger.finish, summary, curves)
+            self._attempt(self._finish, summary, curves)
 
     def close(self, outcome: str) -> None:
         """Ends the record; says what could not be written to the end."""
@@ -75,6 +78,12 @@ class Record:
             self._logger.write(points)
             self._kept["step"] = points[-1].step
             self._keep(self.name, self._kept)
+
+    def _finish(
+        self, summary: Mapping[str, Any], curves: _files.AnyPath
+    ) -> None:
+        with _files.local_file(curves) as local:
+            self._logger.finish(summary, local)
 
     def _attempt(self, act: Callable[..., None], *args: Any) -> bool:
         try:

@@ -12,10 +12,6 @@ LOGGERS: dict[str, type[Logger]] = {
     "wandb": WandB,
 }
 
-# What is imported, and the extra of the same name brings it. TensorFlow writes
-# TensorBoard's files by itself.
-_NEEDS = {"mlflow", "wandb"}
-
 
 def check(name: str) -> str:
     """Returns the name of a logger that can be used.
@@ -25,8 +21,8 @@ def check(name: str) -> str:
         MissingExtraError: If its package isn't installed.
     """
     _check.choice("log", name, LOGGERS)
-    if name in _NEEDS:
-        _files.import_extra(f"--log={name}", name, name)
+    if package := LOGGERS[name].package:
+        _files.import_extra(f"--log={name}", package, name)
     return name
 
 

@@ -177,8 +177,7 @@ class RunLog(keras.callbacks.Callback):
     ) -> None:
         """Gives the loggers what the run has come to."""
         for record in self._records:
-            with _files.local_file(curves) as local:
-                record.finish(summary, local)
+            record.finish(summary, curves)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Opens the records."""

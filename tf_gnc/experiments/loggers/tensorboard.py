@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -38,7 +39,7 @@ class TensorBoard(Logger):
                 self._write(name, point.step, number, "scalars")
         self._writer.flush()
 
-    def finish(self, summary: Mapping[str, Any], curves: Any) -> None:
+    def finish(self, summary: Mapping[str, Any], curves: Path) -> None:
         """Writes the summary's numbers, and the picture."""
         for name, number in numbers_of(summary, "summary/").items():
             self._write(name, self._step, number, "scalars")

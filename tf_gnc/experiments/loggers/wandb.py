@@ -3,6 +3,7 @@
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tf_gnc.experiments.loggers.logger import Logger, Point
@@ -14,6 +15,8 @@ class WandB(Logger):
     Offline (WANDB_MODE=offline) each process of a run leaves a folder of its
     own with the run's one id, and `wandb sync` sends them one after another.
     """
+
+    package = "wandb"
 
     def open(self, kept: str | None) -> str:
         """Begins a run, or goes on in one."""
@@ -39,7 +42,7 @@ class WandB(Logger):
             # Now, since a kill loses a row that might still get more.
             self._run.log(row, step=step, commit=True)
 
-    def finish(self, summary: Mapping[str, Any], curves: Any) -> None:
+    def finish(self, summary: Mapping[str, Any], curves: Path) -> None:
         """Writes the summary, and the picture."""
         self._run.summary.update({"summary": dict(summary)})
         name = f"{self._run.id}-curves"
