@@ -160,16 +160,27 @@ def test_log_to__what_makes_no_sense__is_refused(arguments, words):
         LogTo(**arguments)
 
 
-def _fit(library, folder, cut=None, **how):
-    """Eight steps in two epochs, with a record; returns the model."""
+class Cut(keras.callbacks.Callback):
+    """Ends a run with its sixth step."""
+
+    backed_up = ()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations == 6:
+            raise KeyboardInterrupt
+
+
+def _fit(library, folder, cut=None):
+    """Eight steps in two epochs, backed up with the fifth; its record."""
     x, y = problems.vectors(64)
     records = [_record(library)[0]]
     rows = [{"epoch": 1, "loss": 0.5, "alpha": None, "rule": "a"}]
     log = RunLog(records, lambda: rows[-1], lambda step: step / 10, 1)
-    backup = tf_gnc.callbacks.BackupAndRestore(folder, **how)
+    backup = tf_gnc.callbacks.BackupAndRestore(folder, save_freq=5)
+    ours = [log if library else None, cut, backup]
     problems.trained(
         problems.dense_network(), x, y, epochs=2, num_workers=2,
-        fit={"callbacks": [log, *filter(None, [cut]), backup]},
+        fit={"callbacks": [callback for callback in ours if callback]},
     )  # fmt: skip
     return records[0]
 
@@ -177,22 +188,23 @@ def _fit(library, folder, cut=None, **how):
 def test_fit__taken_up_after_an_outage__the_backup_brings_what_was_unsent(
     tmp_path,
 ):
-    class Cut(keras.callbacks.Callback):
-        backed_up = ()
-
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.optimizer.iterations == 6:
-                raise KeyboardInterrupt
-
     library = Library()
     library.away = True
     with pytest.raises(KeyboardInterrupt):
-        _fit(library, tmp_path, Cut(), save_freq=5)
+        _fit(library, tmp_path, Cut())
     library.away = False
-    record = _fit(library, tmp_path, save_freq=5)
+    record = _fit(library, tmp_path)
     # An epoch's row stands beside its last step.
     assert library.steps == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
     assert record.unsent == []
+
+
+def test_fit__first_logged_when_taken_up__has_the_steps_from_there_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        _fit(None, tmp_path, Cut())
+    library = Library()
+    _fit(library, tmp_path)
+    assert library.steps == [6, 7, 8, 8]
 
 
 def test_run_log__of_a_step__has_loss_rate_and_probes(tmp_path):
