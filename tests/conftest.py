@@ -29,6 +29,7 @@ SLOWEST = TOGETHER + [
         "callbacks/test_backup",
         "test_kill",
         "cli/test_compare",
+        "experiments/loggers/test_loggers",
         "step/test_train_step",
         "test_keras_compat",
         "test_notebooks",

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests import problems
 from tf_gnc.experiments import Placement, make_config, run
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.experiments.run.recording import Recording
 
 THIS = "tests.distribute.test_recorded_run"
@@ -34,16 +35,20 @@ def recorded(strategy, folder):
         steps_per_execution=3,
     )  # fmt: skip
     recording = Recording(["noise_norm", "similarity"], 2, checkpoint_every=1)
-    placement = Placement(strategy, recording=recording)
+    log_to = LogTo("tensorboard", log_every=1)
+    placement = Placement(strategy, recording=recording, log_to=log_to)
     run(config, folder / "run", placement=placement)
     run_dir = folder / "run"
     names = sorted(path.name for path in run_dir.rglob("*") if path.is_file())
+    events = [name for name in names if ".tfevents." in name]
     model = keras.models.load_model(run_dir / "model.keras")
     return {
         "rows": _rows(run_dir / "probe.jsonl"),
         "updates": [r["updates"] for r in _rows(run_dir / "metrics.jsonl")],
         "weights": model.get_weights(),
-        "names": names,
+        "names": [name for name in names if name not in events],
+        "events": len(events),
+        "logged": json.loads((run_dir / "loggers.json").read_text()),
     }
 
 
@@ -66,6 +71,12 @@ def test_recording__two_processes__one_file_of_whole_rows(in_two):
     assert all(-1 <= row["similarity"]["total"] <= 1 for row in rows)
     assert {"epoch-0001.keras", "epoch-0002.keras"} <= set(names)
     assert not any(name.startswith(".unfinished") for name in names)
+
+
+def test_log__two_processes__the_first_alone_has_done_so(in_two):
+    for process in in_two:
+        assert process["events"] == 1
+        assert process["logged"]["tensorboard"]["step"] == 8
 
 
 def test_recording__two_processes__same_numbers_as_one(in_two, tmp_path):

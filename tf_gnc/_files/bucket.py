@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fnmatch
 import functools
-import importlib
 import logging
 import os
 import posixpath
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tf_gnc._files.extras import import_extra
 from tf_gnc._files.retry import patiently
 
 # What a scheme needs, and the extra that brings it.
@@ -27,10 +27,6 @@ _PART_BYTES = 2**26
 
 # As much is read by one request.
 READ_BYTES = 2**24
-
-
-class MissingExtraError(ImportError):
-    """What reads this kind of bucket isn't installed; the message says how."""
 
 
 class BucketPath:
@@ -258,14 +254,7 @@ def _file_system(scheme: str) -> Any:
 
     if needed := _NEEDS[scheme]:
         module, extra = needed
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise MissingExtraError(
-                f"{scheme}:// needs the package {module}, which can't be "
-                f"imported ({error}). Install it: pip install "
-                f"'tf-gnc[{extra}]'"
-            ) from error
+        import_extra(f"{scheme}://", module, extra)
         # Its errors come to us; it would print their tracebacks as well.
         logging.getLogger(module).setLevel(logging.CRITICAL)
     return fsspec.filesystem(scheme, use_listings_cache=False)

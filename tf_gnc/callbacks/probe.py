@@ -65,7 +65,8 @@ class Probe(StepCallback):
 
     Logs: each number's mean over the epoch as `probe_<name>`, parts as
     `probe_loss_spread_std`; numbers for each layer stand in the rows alone.
-    NaN if there was none in this epoch. Callbacks that read the logs
+    NaN if there was none in this epoch. The logs of a step that was measured
+    have its numbers by the same names. Callbacks that read the logs
     (`CSVLogger`, `EarlyStopping`) must come after this one in the list.
 
     In several processes all measure together and the first one writes.
@@ -187,6 +188,8 @@ class Probe(StepCallback):
         for name, number in numbers.items():
             if name != "gradient_noise_scale":
                 self._add(name, number, 1)
+            if logs is not None:  # For the callbacks after this one.
+                logs[f"probe_{name}"] = number
         if self._rows is not None:
             self._write(row)
         if self._writer is not None:

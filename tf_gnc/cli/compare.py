@@ -16,6 +16,7 @@ from tf_gnc.experiments.compare.plan import Comparison, Plan, make_plan
 from tf_gnc.experiments.compare.statistics import make_columns
 from tf_gnc.experiments.compare.table import make_table, to_csv
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.experiments.methods.registry import PAPER_METHODS
 from tf_gnc.experiments.run.directory import as_file_name
 
@@ -94,6 +95,7 @@ def build_flags() -> command.FlagSet:
         config_flags.OwnFlags,
         config_flags.ProbeFlags,
         CompareFlags,
+        LogTo,
         run_many.JobsFlag,
         without=("method", "seed"),
         deterministic="on",

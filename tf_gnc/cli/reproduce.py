@@ -22,6 +22,7 @@ from tf_gnc.experiments.compare.plan import Comparison
 from tf_gnc.experiments.figures.page import AnalysisFiles, write_analysis
 from tf_gnc.experiments.figures.recorded_runs import read_runs
 from tf_gnc.experiments.figures.registry import DRAWINGS, View
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.experiments.recipes import RECIPES, TABLES
 from tf_gnc.experiments.recipes.figures import FIGURES, Part
 from tf_gnc.experiments.recipes.table_7 import table_7
@@ -116,6 +117,7 @@ def build_flags() -> command.FlagSet:
     flag_set.add(ReproduceFlags)
     flag_set.add(RunConfig, *_FIELDS, "threads")
     flag_set.add(ProbeFlags)
+    flag_set.add(LogTo)
     flag_set.add(run_many.JobsFlag)
     flag_set.add(command.VerboseFlag)
     return flag_set

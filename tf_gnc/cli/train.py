@@ -22,6 +22,7 @@ from tf_gnc.experiments import (
     prepare,
     train,
 )
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 
 _SUMMARY = (
@@ -80,8 +81,9 @@ class TrainFlags:
         default=False,
     )  # fmt: skip
     log_dir: str | None = _measurement(
-        "A directory where TensorBoard reads the numbers of --probe by "
-        "step. Default: nowhere.",
+        "The directory of TensorBoard's files. Default: `tensorboard` in "
+        "--run_dir with --log=tensorboard; else nowhere. Without --log it gets "
+        "the numbers of --probe by step, and nothing else.",
     )
     checkpoint_every: int | None = _measurement(
         "Keep the whole model each time so many epochs have ended, as "
@@ -110,10 +112,14 @@ def _prepare(call: command.Call) -> command.Work:
     if flags.dry_run:
         return lambda: print(dry_run.describe(config, call.given))
     save_freq = flags.save_freq()
+    log_to = dataclasses.replace(
+        values_of(LogTo, call.given), folder=flags.log_dir
+    )
     recording = dataclasses.replace(
         config_flags.recording_of(call.given),
         checkpoint_every=flags.checkpoint_every,
-        log_dir=flags.log_dir,
+        # Else the probes' numbers go there with all others.
+        log_dir=None if "tensorboard" in log_to.names else flags.log_dir,
     )
     strategy = start_tensorflow(
         config.threads, call.verbose, flags.strategy, flags.logical_devices
@@ -126,6 +132,7 @@ def _prepare(call: command.Call) -> command.Work:
         flags.resume or again,
         recording,
         flags.backup_required,
+        log_to,
     )
     prepared = prepare(config, flags.run_dir, call.line, placement)
     call.kept = f"What was written is kept in {prepared.workspace.directory}."
@@ -141,6 +148,7 @@ def build_flags() -> command.FlagSet:
         RunConfig,
         config_flags.OwnFlags,
         config_flags.ProbeFlags,
+        LogTo,
         TrainFlags,
     )
 

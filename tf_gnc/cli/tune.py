@@ -16,6 +16,7 @@ from tf_gnc.cli.runs import run_many
 from tf_gnc.experiments import RunConfig, make_config
 from tf_gnc.experiments.compare.table import csv_of
 from tf_gnc.experiments.defaults import split
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.experiments.methods.registry import (
     check_method,
     names_of_settings,
@@ -112,6 +113,7 @@ def build_flags() -> command.FlagSet:
         RunConfig,
         config_flags.OwnFlags,
         TuneFlags,
+        LogTo,
         run_many.JobsFlag,
         without=["seed"],
         deterministic="on",

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_gnc import _files, threads
-from tf_gnc._settings import setting
+from tf_gnc._settings import setting, values_of
 from tf_gnc.cli.runs import child
 from tf_gnc.cli.command import Call, Stopped, UsageError
 from tf_gnc.cli.config_flags import chosen_of
@@ -22,6 +22,7 @@ from tf_gnc.cli.progress import Console, RunsDisplay
 from tf_gnc.cli.tensorflow_start import quiet_start
 from tf_gnc.distribute.environment import find_cluster, tpu_name
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.experiments.run.task import ManyRuns
 from tf_gnc.launch.addresses import RESTART_EXIT_CODE
 from tf_gnc.launch.pool import Pool
@@ -59,6 +60,11 @@ class RunMany:
 
     def __init__(self, call: Call, *directories: ManyRuns) -> None:
         self.call, self.console = call, Console()
+        log_to = values_of(LogTo, call.given)
+        for directory in directories:
+            name = directory.directory.name
+            directory.log_to = dataclasses.replace(log_to, group=name)
+            directory.log_to.check(directory.directory)
         if find_cluster() is not None:
             raise UsageError(
                 f"`{call.usage}` must be started once and starts its runs "

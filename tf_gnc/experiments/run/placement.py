@@ -18,6 +18,8 @@ from tf_gnc.callbacks import BackupAndRestore
 from tf_gnc.distribute import collectives
 from tf_gnc.distribute.strategies import is_chief, num_processes
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.loggers.record import Record
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.experiments.run.directory import RunFiles, new_run_dir
 from tf_gnc.experiments.run.recording import Recording
 
@@ -40,6 +42,8 @@ class Placement:
             chosen when a run is taken up.
         backup_required: Whether the run ends if a backup can't be written;
             None for `BackupAndRestore`'s default.
+        log_to: Where the numbers go beside the run's directory; the first
+            process writes there alone.
     """
 
     strategy: tf.distribute.Strategy
@@ -47,6 +51,7 @@ class Placement:
     resume: bool = False
     recording: Recording = Recording()
     backup_required: bool | None = None
+    log_to: LogTo = LogTo()
 
 
 class Workspace:
@@ -76,6 +81,7 @@ class Workspace:
                 )
             run_dir = new_run_dir(config.dataset, config.method, stamp)
         self.directory = _files.as_path(run_dir)
+        placement.log_to.check(self.directory)
         if not self.is_chief:
             self._temporary = tempfile.TemporaryDirectory(prefix="tf-gnc-")
             run_dir = self._temporary.name  # Removed with this object.
@@ -110,6 +116,13 @@ class Workspace:
             how = {"min_seconds": 30.0}
         required = self.placement.backup_required
         return [BackupAndRestore(folder, required=required, **how)]
+
+    def records(self) -> list[Record]:
+        """Returns the run in other places, if it is to be there."""
+        if not self.is_chief or not self.placement.log_to.names:
+            return []
+        about = _files.read_json(self.files.path("config.json"))
+        return self.placement.log_to.records(self.directory, about)
 
     def note_start(self, step: int) -> None:
         """Keeps the step at which a run that had begun before is taken up."""

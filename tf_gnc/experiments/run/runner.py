@@ -19,6 +19,7 @@ import tensorflow as tf
 from tf_gnc import _files, _keras_compat, data
 from tf_gnc.experiments.config import RunConfig
 from tf_gnc.experiments.figures import curves
+from tf_gnc.experiments.loggers.run_log import RunLog, steps_between
 from tf_gnc.experiments.run import environment
 from tf_gnc.experiments.run.building import (
     build_datasets,
@@ -160,26 +161,40 @@ def train(
         return Summary.from_dict(workspace.summary)
     began = time.perf_counter()
     log = MetricsLog(files, prepared.schedule)
-    _fit(prepared, log, callbacks)
-    save_result(prepared.model, files.path("model.keras"))
-    title = (
-        f"{config.dataset}, {config.model}, {config.method}: "
-        f"{config.num_workers} workers x {config.examples_per_worker}, "
-        f"seed {config.seed}"
-    )
-    figure = curves.draw_curves(log.rows, title)
-    _files.write(files.path("curves.png"), figure.savefig)
-    summary = summarize(
-        config,
-        log,
-        prepared.updates,
-        num_replicas=workspace.strategy.num_replicas_in_sync,
-        seconds=time.perf_counter() - began,
-        resumed_steps=tuple(workspace.resumed_steps()),
-    )
+    with _run_log(prepared, log) as run_log:
+        _fit(prepared, log, [*run_log.callbacks(), *callbacks])
+        save_result(prepared.model, files.path("model.keras"))
+        title = (
+            f"{config.dataset}, {config.model}, {config.method}: "
+            f"{config.num_workers} workers x {config.examples_per_worker}, "
+            f"seed {config.seed}"
+        )
+        figure = curves.draw_curves(log.rows, title)
+        _files.write(files.path("curves.png"), figure.savefig)
+        summary = summarize(
+            config,
+            log,
+            prepared.updates,
+            num_replicas=workspace.strategy.num_replicas_in_sync,
+            seconds=time.perf_counter() - began,
+            resumed_steps=tuple(workspace.resumed_steps()),
+        )
+        run_log.finish(summary.to_dict(), files.path("curves.png"))
+    # The last: it says that nothing is left to do.
     _files.write_json(files.path("summary.json"), summary.to_dict())
     workspace.end()
     return summary
+
+
+def _run_log(prepared: PreparedRun, log: MetricsLog) -> RunLog:
+    """Returns what gives the run's numbers to other places."""
+    every = prepared.workspace.placement.log_to.log_every
+    return RunLog(
+        prepared.workspace.records(),
+        lambda: log.rows[-1],
+        prepared.schedule,
+        steps_between(every, prepared.updates.per_epoch),
+    )
 
 
 def _fit(

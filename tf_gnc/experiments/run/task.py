@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from tf_gnc import _files, data
 from tf_gnc.experiments.config import RunConfig
+from tf_gnc.experiments.loggers.run_log import LogTo
 from tf_gnc.experiments.run.building import (
     learning_rates,
     load_images,
@@ -35,7 +36,8 @@ class RunTask:
 
     `command` is what asked for it. A share `holdout` of the training examples,
     if not 0, stands for the test examples. `log_displacement` has it leave
-    displacement.json. `recording` says what is measured as it trains.
+    displacement.json. `recording` says what is measured as it trains, `log_to`
+    where else its numbers go.
     """
 
     config: RunConfig
@@ -44,6 +46,7 @@ class RunTask:
     holdout: float = 0.0
     log_displacement: bool = False
     recording: Recording = Recording()
+    log_to: LogTo = LogTo()
 
     def to_json(self) -> str:
         """Returns it as a line of text."""
@@ -51,6 +54,7 @@ class RunTask:
             **vars(self),
             "config": self.config.to_dict(),
             "recording": self.recording.measuring(),
+            "log_to": vars(self.log_to),
         }
         return json.dumps(content, default=os.fspath)
 
@@ -61,6 +65,7 @@ class RunTask:
         content["config"] = RunConfig.from_dict(content["config"])
         content["run_dir"] = _files.as_path(content["run_dir"])
         content["recording"] = Recording.from_measuring(content["recording"])
+        content["log_to"] = LogTo(**content["log_to"])
         return cls(**content)
 
 
@@ -74,7 +79,9 @@ def do_task(
     That a run diverged is a result: it leaves diverged.json.
     """
     images = load_images(task.config, task.holdout)
-    placement = Placement(strategy, "auto", True, task.recording)
+    placement = Placement(
+        strategy, "auto", True, task.recording, log_to=task.log_to
+    )
     prepared = prepare(
         task.config, task.run_dir, task.command, placement, images
     )
@@ -141,7 +148,8 @@ class ManyRuns(Directory):
     """The file that tells what it is of."""
     holdout = 0.0
     log_displacement = False
-    """Both as in `RunTask`."""
+    log_to = LogTo()
+    """All as in `RunTask`."""
 
     def __init__(
         self, out_dir: str | os.PathLike, recording: Recording | None = None
@@ -205,6 +213,7 @@ class ManyRuns(Directory):
             self.holdout,
             self.log_displacement,
             self.recording,
+            self.log_to,
         )
 
     def result(self, name: str) -> Result | None:
