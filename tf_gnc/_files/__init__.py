@@ -7,7 +7,7 @@ retry     a bucket that can't be reached
 owner     who writes to a directory in a bucket, which knows no locks
 """
 
-from tf_gnc._files.bucket import BucketPath, MissingExtraError
+from tf_gnc._files.bucket import BucketPath, MissingExtraError, import_extra
 from tf_gnc._files.owner import OWNER, Owner, TakenError
 from tf_gnc._files.paths import (
     AnyPath,
@@ -44,6 +44,7 @@ __all__ = [
     "append_row",
     "as_path",
     "finite_or_none",
+    "import_extra",
     "is_bucket",
     "lines_of",
     "local_draft",

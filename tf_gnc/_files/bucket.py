@@ -13,6 +13,7 @@ import importlib
 import logging
 import os
 import posixpath
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,22 @@ READ_BYTES = 2**24
 
 
 class MissingExtraError(ImportError):
-    """What reads this kind of bucket isn't installed; the message says how."""
+    """What an extra brings isn't installed; the message says how to."""
+
+
+def import_extra(module: str, extra: str, what: str) -> types.ModuleType:
+    """Imports the package that `what` needs.
+
+    Raises:
+        MissingExtraError: If it isn't installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"{what} needs the package {module}, which can't be imported "
+            f"({error}). Install it: pip install 'tf-gnc[{extra}]'"
+        ) from error
 
 
 class BucketPath:
@@ -258,14 +274,7 @@ def _file_system(scheme: str) -> Any:
 
     if needed := _NEEDS[scheme]:
         module, extra = needed
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise MissingExtraError(
-                f"{scheme}:// needs the package {module}, which can't be "
-                f"imported ({error}). Install it: pip install "
-                f"'tf-gnc[{extra}]'"
-            ) from error
+        import_extra(module, extra, f"{scheme}://")
         # Its errors come to us; it would print their tracebacks as well.
         logging.getLogger(module).setLevel(logging.CRITICAL)
     return fsspec.filesystem(scheme, use_listings_cache=False)
