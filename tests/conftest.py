@@ -28,6 +28,7 @@ SLOWEST = TOGETHER + [
     for name in (
         "callbacks/test_backup",
         "test_kill",
+        "cli/test_on_ray",
         "cli/test_compare",
         "step/test_train_step",
         "test_keras_compat",
