@@ -28,6 +28,7 @@ SLOWEST = TOGETHER + [
     for name in (
         "callbacks/test_backup",
         "test_kill",
+        "cli/test_on_ray",
         "cli/test_compare",
         "experiments/loggers/test_loggers",
         "step/test_train_step",

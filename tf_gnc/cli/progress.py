@@ -209,6 +209,9 @@ class RunsDisplay(Progress):
 
     def started(self, name: str) -> None:
         """Adds the run."""
+        if name in self._bars:
+            self._say(f"{name}: started again")
+            return
         if not self.console.is_terminal:
             self._say(f"{name}: started")
         self._bars[name] = self.add_task(name, total=1.0, text="starting")

@@ -18,7 +18,7 @@ class Listener(Protocol):
     """Is told what goes on."""
 
     def started(self, name: str) -> None:
-        """A process has been started."""
+        """A process has been started; again, if its machine was lost."""
 
     def moved(self, name: str, report: Mapping[str, Any]) -> None:
         """It has said how far it is; see `launch.output.PROGRESS_FD`."""

@@ -4,10 +4,11 @@ A single loop reads all pipes, so that no process waits for another's output to
 be read and each line comes out whole.
 """
 
+import contextlib
 import selectors
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tf_gnc.launch.child import Child, ProcessSpec, Watchdog
 from tf_gnc.launch.output import Screen
@@ -20,6 +21,22 @@ SECONDS_TO_SAVE = 60.0
 
 # How long to wait for output before looking whether a process has ended.
 _TICK = 0.1
+
+
+@contextlib.contextmanager
+def taking(
+    signals: Sequence[int], handler: Callable[[int, object], None]
+) -> Iterator[None]:
+    """Has a function take signals, but for those that are ignored (nohup)."""
+    before = {}
+    try:
+        for number in signals:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 class Processes:
@@ -41,9 +58,8 @@ class Processes:
         stop_signal: int | None = None,
     ) -> None:
         self.stopped_by: int | None = None
-        self._signals = signals
         self._stop_signal = stop_signal
-        self._handlers: dict = {}
+        self._signals = signals
         self._running: list[Child] = []
         self._deadline = float("inf")
 
@@ -51,9 +67,8 @@ class Processes:
         """Takes the signals; starts nothing yet."""
         self._selector = selectors.DefaultSelector()
         self._watchdog = Watchdog()
-        for number in self._signals:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                self._handlers[number] = signal.signal(number, self._on_signal)
+        self._taking = taking(self._signals, self._on_signal)
+        self._taking.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,8 +77,7 @@ class Processes:
         for child in self._running:
             child.popen.wait()
             child.close()
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._taking.__exit__(None, None, None)
         self._watchdog.close()
         self._selector.close()
 

@@ -150,6 +150,18 @@ def test_resume__killed_while_it_wrote_a_file__goes_on_without_it(
     assert files.names() == ["metrics.jsonl"]
 
 
+def test_resume__killed_when_it_had_taken_a_bucket__goes_on():
+    address = "memory://killed-at-once/run"
+    _files.Owner(_files.as_path(address)).take()
+    with pytest.raises(FileExistsError):
+        RunFiles(address)
+    files = RunFiles(address, resume=True)
+    files.claim()
+    assert files.names() == ["metrics.jsonl", "owner.json"]
+    files.owner.check()  # It is this one's now.
+    _files.remove_tree(files.directory)
+
+
 def test_keep_rows__rows_after_the_backup__are_cut_off(tmp_path):
     files = _begun(tmp_path)
     rows = [{"epoch": n, "loss": 0.1 * n} for n in (1, 2, 3)]

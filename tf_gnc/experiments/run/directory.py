@@ -183,7 +183,7 @@ class RunFiles(Directory):
 
     def _refuse_if_taken(self) -> None:
         done = self.whole_names()
-        begun = "config.json" in done or done == ["metrics.jsonl"]
+        begun = "config.json" in done or done in ([], ["metrics.jsonl"])
         if self.names() and not (self._resume and begun):
             raise self._taken()
 
