@@ -2,7 +2,7 @@
 
     python docs/draw_results.py docs/figures/cifar10-laptop.png
 
-It reads results/cifar10-laptop.csv, which
+It reads results/cifar10-laptop/table.csv, which
 `tf-gnc compare --recipe=cifar10-laptop --data_dir=DIR` wrote: the test
 accuracy of each method and seed. A mark is one run; a bar is a method's mean.
 """
@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("agg")
 from matplotlib import figure  # noqa: E402
 
-RESULTS = Path(__file__).parents[1] / "results" / "cifar10-laptop.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "cifar10-laptop" / "table.csv"
 
 # The name in the CSV: the paper's name.
 NAMES = {

@@ -87,8 +87,8 @@ def test_docstrings__mathematics_and_example__become_markdown():
 
 def test_site__links_to_files_outside__are_words(site):
     text = (site / "accuracy" / "index.html").read_text()
-    assert "<code>results/noise.md</code> in the repository" in text
-    assert "../results/noise.md" not in text
+    assert "<code>results/noise/README.md</code> in the repository" in text
+    assert "../results/noise/README.md" not in text
 
 
 # The reference.

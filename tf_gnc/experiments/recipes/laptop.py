@@ -37,7 +37,7 @@ def laptop() -> Iterator[Recipe]:
         "run neither DP-SGD nor GNC learns",
         cost="about 9 minutes a run on two cores",
         seeds=3,
-        seen="results/cifar10-laptop.md",
+        seen="results/cifar10-laptop/README.md",
     )
     yield cifar10
     yield dataclasses.replace(
