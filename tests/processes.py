@@ -53,7 +53,7 @@ def run(scenarios, *, num_processes, replicas=1, shared=None, timeout=TIMEOUT):
         `Results`.
     """
     names = [name_of(scenario) for scenario in scenarios]
-    cluster = {"worker": _free_addresses(num_processes)}
+    cluster = {"worker": free_addresses(num_processes)}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as end:
         folder = pathlib.Path(folder)
         started = []
@@ -98,7 +98,7 @@ def name_of(scenario):
     return f"{scenario.__module__}:{scenario.__name__}"
 
 
-def _free_addresses(number):
+def free_addresses(number):
     """Returns addresses on this machine that nobody listens at."""
     with contextlib.ExitStack() as opened:
         sockets = [opened.enter_context(socket.socket()) for _ in range(number)]

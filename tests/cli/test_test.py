@@ -1,9 +1,9 @@
 import json
 import os
-import socket
 import subprocess
 import sys
 
+from tests.processes import free_addresses
 from tf_gnc.cli.main import main
 
 
@@ -17,10 +17,7 @@ def test_test__one_process__is_ready_in_one_sentence(capsys):
 
 
 def test_test__process_that_never_comes__is_named_and_not_waited_for():
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        hosts = [f"127.0.0.1:{s.getsockname()[1]}" for s in (one, other)]
+    hosts = free_addresses(2)
     config = {
         "cluster": {"worker": hosts},
         "task": {"type": "worker", "index": 0},

@@ -1,23 +1,15 @@
-import contextlib
 import socket
 import threading
 import time
 
 import pytest
 
+from tests.processes import free_addresses
 from tf_gnc.launch.meeting import silent_addresses
 
 
-def _addresses(number):
-    with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-
-
 def test_meeting__three_that_come_one_after_another__miss_nobody():
-    addresses, found, later = _addresses(3), {}, []
+    addresses, found, later = free_addresses(3), {}, []
 
     def come(number):
         time.sleep(0.5 * number)
@@ -39,7 +31,7 @@ def test_meeting__three_that_come_one_after_another__miss_nobody():
 
 
 def test_meeting__nobody_there__is_silent_and_a_taken_port_is_refused():
-    here, there, taken = _addresses(3)
+    here, there, taken = free_addresses(3)
     assert silent_addresses([here, there, taken], here, 0) == [there, taken]
     port = int(taken.split(":")[1])
     with socket.create_server(("", port)):
