@@ -27,7 +27,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from killed_run import PATIENCE, Kill, Run
@@ -91,6 +91,7 @@ def measure(
     processes: int = 2,
     seed: int = 0,
     in_bucket: bool = False,
+    others: Sequence[str] = (),
 ) -> Report:
     """Trains in peace and with kills.
 
@@ -101,30 +102,32 @@ def measure(
         processes: How many train together.
         seed: Decides who is killed, and when as far as can be decided.
         in_bucket: Whether the killed run is in a bucket.
+        others: More flags of `tf-gnc train`.
     """
+    flags = [
+        "--dataset=digits", "--workers=4", "--batch_size=128",
+        f"--epochs={3 + kills + stops}", "--backup=3", *others,
+    ]  # fmt: skip
     with contextlib.ExitStack() as stack:
         address = os.fspath(folder / "kills" / "run")
         if in_bucket:
             address = f"{stack.enter_context(bucket())}/run"
-        return _measure(folder, address, kills, stops, processes, seed)
+        numbers = [signal.SIGKILL] * kills + [signal.SIGTERM] * stops
+        return _measure(folder, address, numbers, processes, seed, flags)
 
 
 def _measure(
     folder: Path,
     address: str,
-    kills: int,
-    stops: int,
+    numbers: Sequence[int],
     processes: int,
     seed: int,
+    flags: list[str],
 ) -> Report:
-    flags = [
-        "--dataset=digits", "--workers=4", "--batch_size=128",
-        f"--epochs={3 + kills + stops}", "--backup=3",
-    ]  # fmt: skip
     began = time.monotonic()
     peace = Run(folder / "peace", f"{folder / 'peace'}/run", processes, flags)
     try:
-        peace.launcher.wait(PATIENCE + 5 * kills)
+        peace.launcher.wait(PATIENCE + 5 * len(numbers))
         if peace.launcher.returncode:
             raise RuntimeError(f"It fails without a kill:\n{peace.output()}")
     finally:
@@ -134,14 +137,13 @@ def _measure(
     done: list[Kill] = []
     chance = random.Random(seed)
     try:
-        numbers = [signal.SIGKILL] * kills + [signal.SIGTERM] * stops
         for count, number in enumerate(numbers):
             kill = run.kill_one(number, chance, aimed=count % 2 == 1)
             if kill is None:
                 break
             done.append(kill)
             print(kill, file=sys.stderr, flush=True)
-        code = run.launcher.wait(PATIENCE + 5 * kills)
+        code = run.launcher.wait(PATIENCE + 5 * len(numbers))
     finally:
         run.end()
     return Report(

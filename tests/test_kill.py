@@ -2,9 +2,11 @@
 
 import kill
 
+from tests.problems import DIGITS_NETWORK
+
 
 def test_kill__two_kills_and_a_sigterm__same_weights_and_no_step_lost(tmp_path):
-    report = kill.measure(tmp_path, kills=2, stops=1)
+    report = kill.measure(tmp_path, kills=2, stops=1, others=[DIGITS_NETWORK])
     assert report.good, report.table() + report.output
     assert [k.signal for k in report.kills] == ["SIGKILL", "SIGKILL", "SIGTERM"]
     assert report.restarts == 3
