@@ -12,6 +12,7 @@ TOGETHER = [
     f"tests/distribute/test_{name}.py"
     for name in (
         "several_processes",
+        "cluster_check",
         "sharding",
         "chief",
         "collectives",
