@@ -1,5 +1,7 @@
 """How far a run's noise moves the weights, epoch by epoch."""
 
+import math
+
 import keras
 
 from tf_gnc import _files
@@ -41,6 +43,9 @@ class DisplacementLog(keras.callbacks.Callback):
         plan = self.model.step_plan
         if plan.rule is not None and plan.rule.takes_two_passes:
             table = plan.table.read(self.model.distribute_strategy)
+            # A run that is taken up at an epoch's end has taken no step.
+            if table is None or not table.valid:
+                return math.nan
             return relative_displacement(table)
         if self._plan is not plan:
             self._plan, self._measure = plan, measuring(self.model)
