@@ -4,14 +4,13 @@
     python benchmarks/golden.py record
     python benchmarks/golden.py check
 
-Runs the same short trainings on a commit and on the working tree and compares
-each number of metrics.jsonl and probe.jsonl but times, and a hash of the final
-weights, bit for bit. A commit's results are kept in ~/.cache/tf_gnc_golden for
-this machine, these versions and this file. `record` keeps the tree's numbers in
-a file, with which `check` compares if it is given no commit: bit for bit on
-such a machine, else losses alone, to a relative 1e-5. `--rtol=1e-4` compares
-losses alone, for a change that rounds differently. Exits with 1 if anything
-differs, with 2 if it can't be found out.
+Runs the same trainings on a commit and on the tree and compares each number of
+metrics.jsonl and probe.jsonl but times, and a hash of the final weights, bit
+for bit. A commit's results are kept in ~/.cache/tf_gnc_golden for this machine,
+these versions and this file. `record` keeps the tree's numbers in a file;
+`check` without a commit compares with it: bit for bit on such a machine, else
+losses, to a relative 1e-5. `--rtol=1e-4` compares losses alone, for changes in
+rounding. Exits with 1 if anything differs, with 2 if it can't be found out.
 """
 
 import argparse
